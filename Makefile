@@ -1,0 +1,58 @@
+# Every target does its own set-up in .venv; `make help` lists them.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+
+# The first Python that runs, is 3.10 or later and can make a virtual environment. Another one: make test PYTHON=/path/to/python
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3.10 python3; do \
+    $$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $$python && break; done)
+
+DEMO_CLIP := examples/ill_disposed.flac
+DEMO_MODEL := build/tiny
+PROMPT := what does the person say?
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test lint coverage clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/.installed  ## answer on a recording of speech with a small random checkpoint
+	@if [ ! -e $(DEMO_MODEL)/config.json ]; then \
+	    rm -rf $(DEMO_MODEL) && mkdir -p $(dir $(DEMO_MODEL)) && \
+	    $(BIN)/qwenaudio-np random-checkpoint $(DEMO_MODEL) --size tiny --seed 1; fi
+	@echo 'These weights are random numbers (there is no trained model here): the answer below shows that everything runs; its words mean nothing.'
+	@echo '$$ qwenaudio-np --model $(DEMO_MODEL) --input $(DEMO_CLIP) --prompt "$(PROMPT)" --max-new-tokens 16'
+	@$(BIN)/qwenaudio-np --model $(DEMO_MODEL) --input $(DEMO_CLIP) --prompt "$(PROMPT)" --max-new-tokens 16
+
+test: lint  ## ruff, mypy and every test, the documentation included
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed-test  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+coverage: $(VENV)/.installed-dev  ## line coverage; kernels run as plain Python so that their lines count
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --cov=qwenaudio_np --cov=kernels --cov=convert --cov-report=term-missing
+
+clean:  ## remove the environment, everything built and every cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An install is repeated only when what it reads has changed; after the first one no network is needed.
+# Each install contains the smaller ones, so it stamps them too.
+$(VENV)/.installed: EXTRA :=
+$(VENV)/.installed-test: EXTRA := [test]
+$(VENV)/.installed-dev: EXTRA := [dev]
+$(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-dev: $(VENV)/.created setup.cfg pyproject.toml
+	@echo 'installing into $(VENV) (the first time takes a minute or two)'
+	@$(PIP_INSTALL) --editable '.$(EXTRA)'
+	@touch $(VENV)/.installed $(if $(EXTRA),$(VENV)/.installed-test) $@
+
+$(VENV)/.created:
+	$(if $(PYTHON),,$(error no Python 3.10 or later with venv found; name one: make test PYTHON=/path/to/python))
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
