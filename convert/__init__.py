@@ -1,0 +1,1 @@
+"""Checkpoints in, safetensors out; never imported by inference."""

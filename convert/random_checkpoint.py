@@ -1,0 +1,233 @@
+"""Checkpoints with made-up weights in the original's own layout: for tests, for timing, and to compare implementations.
+
+    tiny    2 + 2 layers, a few hundred thousand weights: every part of the architecture, in a second
+    layer   the published widths and vocabulary with 2 encoder and 2 decoder layers
+    full    the shape of the published model: 8.4 billion weights, 16.8 GB in bfloat16
+
+The values are those of random_values.py; they depend on seed, tensor name and index alone. Tensors are made and written
+a piece at a time, so memory does not grow with the model.
+
+The vocabulary of `tiny` is learned from vocabulary_text.txt. The larger sizes need as many ranks as the published
+vocabulary, 151,643, so that all ids (`<audio>` is 155163) agree with it; that file is not ours to ship, so behind the
+learned tokens stand filler tokens: byte FF and three bytes 80 to BF that count up. FF never occurs in UTF-8, so no text
+is ever encoded to a filler token; decoded it is the replacement character.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwenaudio_np.config import ModelConfig, parse_config
+from qwenaudio_np.errors import ResourceError, UsageError, shown
+from qwenaudio_np.names import expected_tensors
+from qwenaudio_np.special_tokens import AUDIO_START, SPECIAL_TOKENS
+
+from .random_values import random_pieces
+from .safetensors_writer import TensorSpec, plan_shards, sync_folder, write_shards
+from .vocabulary import learn_vocabulary, write_vocabulary
+
+Progress = Callable[[int, int], None]  # bytes of weights written, bytes in all
+
+DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+LEARNED_RANKS = 512  # 256 bytes and as many merges
+PUBLISHED_RANKS = 151_643
+TOKENIZER_FILES = 4_000_000  # bytes, generous: vocabulary and configs of the largest size
+OWN_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "qwen.tiktoken", "model.safetensors.index.json")
+
+
+@dataclass(frozen=True)
+class Size:
+    """What differs between the sizes. Widths: hidden and inner of the decoder, state of the encoder."""
+
+    ranks: int
+    vocab_size: int  # rows of wte and lm_head: ranks, special tokens, padding
+    decoder_layers: int
+    hidden: int
+    decoder_heads: int
+    inner: int
+    encoder_layers: int
+    state: int
+    encoder_heads: int
+    shard_bytes: int
+
+
+SIZES = {
+    "tiny": Size(LEARNED_RANKS, 4096, 2, 64, 4, 192, 2, 48, 3, 1_000_000),
+    "layer": Size(PUBLISHED_RANKS, 155_947, 2, 4096, 32, 11_008, 2, 1280, 20, 2_000_000_000),
+    "full": Size(PUBLISHED_RANKS, 155_947, 32, 4096, 32, 11_008, 32, 1280, 20, 2_000_000_000),
+}
+
+
+def write_random_checkpoint(
+    folder: str | Path, size: str = "tiny", seed: int = 0, dtype: str = "bfloat16", progress: Progress | None = None, force: bool = False
+) -> ModelConfig:
+    """Write a checkpoint of SIZES[size] with weights stored as `dtype` to `folder`, which appears whole or not at all.
+
+    `force` replaces an existing checkpoint, never a folder with anything else in it. Returns the config that was written.
+    Raises UsageError (unknown size or type, seed outside 0 .. 2^64 - 1, folder in use), ResourceError (disk).
+    """
+    fields, generation = config_fields(_known("size", size, SIZES), dtype), generation_fields(SIZES[size])
+    if not 0 <= seed < 1 << 64:
+        raise UsageError(f"seed is {seed}, expected 0 to 2^64 - 1")
+    config = parse_config(fields, generation)
+    tensors = [TensorSpec(name, _known("dtype", dtype, DTYPES), shape) for name, shape in expected_tensors(config).items()]
+    target = Path(folder).resolve()
+    _require_free(target, force)
+    total = sum(tensor.nbytes for tensor in tensors)
+    _require_disk(_existing(target.parent), total)
+    with_progress = _counted(progress, total)
+
+    def fill(temporary: Path) -> None:
+        _write_json(temporary / "config.json", fields)
+        _write_json(temporary / "generation_config.json", generation)
+        _write_json(temporary / "tokenizer_config.json", {"model_max_length": 8192, "tokenizer_class": "QWenTokenizer"})
+        write_vocabulary(temporary / "qwen.tiktoken", random_vocabulary(SIZES[size].ranks))
+        shards = plan_shards(tensors, SIZES[size].shard_bytes)
+        write_shards(temporary, shards, lambda spec: random_pieces(spec.name, spec.shape, spec.dtype, seed), with_progress)
+
+    _appear_whole(target, fill)
+    return config
+
+
+def config_fields(size: Size, dtype: str = "bfloat16") -> dict[str, Any]:
+    """config.json with the original's field names; those left out have no meaning for the arithmetic."""
+    return {
+        "architectures": ["QWenLMHeadModel"],
+        "model_type": "qwen",
+        "torch_dtype": dtype,
+        "vocab_size": size.vocab_size,
+        "hidden_size": size.hidden,
+        "num_hidden_layers": size.decoder_layers,
+        "num_attention_heads": size.decoder_heads,
+        "kv_channels": size.hidden // size.decoder_heads,
+        "intermediate_size": 2 * size.inner,  # the sum of w1 and w2
+        "layer_norm_epsilon": 1e-6,
+        "max_position_embeddings": 8192,
+        "seq_length": 2048,
+        "rotary_emb_base": 10000,
+        "rotary_pct": 1.0,
+        "use_dynamic_ntk": True,
+        "use_logn_attn": True,
+        "no_bias": True,
+        "tie_word_embeddings": False,
+        "audio": {
+            "n_mels": 80,
+            "n_ctx": 1500,
+            "n_state": size.state,
+            "n_head": size.encoder_heads,
+            "n_layer": size.encoder_layers,
+            "output_dim": size.hidden,
+            "avg_pool": True,
+            "add_audio_bos_eos_token": True,
+            "audio_start_id": size.ranks + SPECIAL_TOKENS.index(AUDIO_START),
+        },
+    }
+
+
+def generation_fields(size: Size) -> dict[str, Any]:
+    """generation_config.json of the chat model. `<|endoftext|>` is the first token behind the ranks."""
+    return {
+        "chat_format": "chatml",
+        "eos_token_id": size.ranks,
+        "pad_token_id": size.ranks,
+        "max_window_size": 6144,
+        "max_new_tokens": 512,
+        "do_sample": True,
+        "top_k": 0,
+        "top_p": 0.5,
+    }
+
+
+def random_vocabulary(ranks: int) -> list[bytes]:
+    """Tokens by rank: 256 bytes, merges learned from vocabulary_text.txt, then fillers up to `ranks`."""
+    text = Path(__file__).with_name("vocabulary_text.txt").read_text(encoding="utf-8")
+    learned = learn_vocabulary(text, min(ranks, LEARNED_RANKS))
+    return learned + [_filler(i) for i in range(ranks - len(learned))]
+
+
+def _filler(i: int) -> bytes:
+    """A token that no text contains: FF and `i` in three digits of base 64, each 80 to BF."""
+    return bytes((0xFF, 0x80 + (i >> 12 & 63), 0x80 + (i >> 6 & 63), 0x80 + (i & 63)))
+
+
+def _known(what: str, name: str, table: dict[str, Any]) -> Any:
+    if name not in table:
+        raise UsageError(f"unknown {what} {shown(name)}, expected one of: {', '.join(table)}")
+    return table[name]
+
+
+def _counted(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """Turn counts of bytes just written into progress(written so far, total)."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(done, total)
+
+    return advance
+
+
+def _require_free(target: Path, force: bool) -> None:
+    """The target must not exist, or be empty, or with `force` hold nothing but a checkpoint."""
+    if not _existing(target.parent).is_dir():
+        raise UsageError(f"{shown(_existing(target.parent))} is not a folder; choose another place")
+    if not os.path.lexists(target):
+        return
+    if not target.is_dir():
+        raise UsageError(f"{shown(target)} exists and is not a folder; choose another name")
+    foreign = [path.name for path in sorted(target.iterdir()) if path.name not in OWN_FILES and path.suffix != ".safetensors"]
+    if foreign:
+        raise UsageError(f"{shown(target)} holds {shown(foreign[0])}, which is no part of a checkpoint made here; choose another folder")
+    if any(target.iterdir()) and not force:
+        raise UsageError(f"{shown(target)} already holds a checkpoint; choose another folder or replace it with --force")
+
+
+def _existing(folder: Path) -> Path:
+    """The nearest folder upwards that exists."""
+    return folder if folder.exists() or folder == folder.parent else _existing(folder.parent)
+
+
+def _require_disk(parent: Path, weight_bytes: int) -> None:
+    needed, free = weight_bytes + TOKENIZER_FILES, shutil.disk_usage(parent).free
+    if needed > free:
+        raise ResourceError(
+            f"not enough disk space in {shown(parent)}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; choose another disk"
+        )
+
+
+def _appear_whole(target: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a hidden folder beside the target and rename it; whatever interrupts, Ctrl-C too, leaves nothing behind."""
+    temporary = target.with_name(f".{target.name}.partial")
+    replaced = target.with_name(f".{target.name}.replaced")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+    except FileExistsError:
+        raise UsageError(f"{shown(temporary)} exists: another run is writing it, or one was killed; delete it if none is running") from None
+    except OSError as failure:
+        raise ResourceError(f"cannot write {shown(temporary)}: {(failure.strerror or 'unknown error').lower()}") from None
+    try:
+        fill(temporary)
+        if target.exists():
+            target.rename(replaced)
+        temporary.rename(target)
+        sync_folder(target.parent)
+    except OSError as failure:
+        raise ResourceError(f"cannot write {shown(target)}: {(failure.strerror or 'unknown error').lower()}") from None
+    finally:
+        if replaced.exists() and not target.exists():  # interrupted between the two renames
+            replaced.rename(target)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _write_json(path: Path, fields: dict[str, Any]) -> None:
+    path.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")

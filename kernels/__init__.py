@@ -1,0 +1,32 @@
+"""Numba versions of the operations of `qwenaudio_np.ops`: same names, same signatures, float32.
+
+float64 goes to ops.py itself: it is there to be right, and NumPy's products are fast. Results are bit-identical for any number of
+threads. Nothing is compiled before it is first called.
+"""
+
+from __future__ import annotations
+
+# These only move numbers, or are too small a part of the work, for compiling them to pay.
+from qwenaudio_np.ops import average_pool, embedding, rotary
+
+from .activations import gated_silu, gelu
+from .attention import attention
+from .conv1d import conv1d
+from .linear import linear
+from .norms import layer_norm, rms_norm
+from .parallel import get_threads, set_threads
+
+__all__ = [
+    "attention",
+    "average_pool",
+    "conv1d",
+    "embedding",
+    "gated_silu",
+    "gelu",
+    "get_threads",
+    "layer_norm",
+    "linear",
+    "rms_norm",
+    "rotary",
+    "set_threads",
+]

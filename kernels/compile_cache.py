@@ -1,0 +1,117 @@
+"""Compiled code on disk, so that only the first run pays for compiling. Private, checked, and never needed.
+
+Numba's own cache does not do: it knows a function by its own file only (change a helper in another file, and the caller
+still returns the old numbers), it runs whatever bytes it finds, and a damaged file ends the program. Here the folder's name
+carries a hash of everything that shapes the code, every file a checksum, the folder must be this user's alone, and
+whatever is odd means compiling again. Without a usable folder everything works, only slower at the start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import stat
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding
+import numba
+from numba.core import caching, compiler, serialize
+
+CHECKSUM = hashlib.sha256().digest_size  # bytes, in front of every file
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile `function` at its first call for each combination of argument types, or fetch it from the cache.
+
+    It runs without Python's global lock. error_model: 1 / 0 is infinity, as in NumPy. No floating-point licences: NaN, infinities
+    and the order of every sum are what the source says.
+    """
+    compiled = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
+    if _FOLDER is not None and not numba.config.DISABLE_JIT:
+        compiled._cache = _Cache(_FOLDER, function)
+    return compiled
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Part of a kernel, compiled into each one that calls it."""
+    return numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+
+
+class _Cache(caching.NullCache):
+    """What Numba asks before it compiles, and tells afterwards: one file per function and argument types."""
+
+    def __init__(self, folder: Path, function: Callable[..., Any]) -> None:
+        self._folder, self._name = folder, f"{function.__module__}.{function.__qualname__}"
+
+    def _path(self, signature: object) -> Path:
+        return self._folder / (hashlib.sha256(f"{self._name} {signature!r}".encode()).hexdigest()[:32] + ".bin")
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        target_context.refresh()
+        # Whatever a damaged or foreign file makes unpickling raise, the answer is to compile.
+        with contextlib.suppress(Exception):
+            data = self._path(sig).read_bytes()
+            if hashlib.sha256(data[CHECKSUM:]).digest() == data[:CHECKSUM]:
+                return compiler.CompileResult._rebuild(target_context, *pickle.loads(data[CHECKSUM:]))
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        # A full disk, or code that cannot be stored: the compiled function is in memory, nothing is lost but time.
+        with contextlib.suppress(Exception):
+            payload = serialize.dumps(data._reduce())
+            _write(self._path(sig), hashlib.sha256(payload).digest() + payload)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All of it or nothing, also when two processes write the same file at once."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def fingerprint() -> str:
+    """A name for everything that compiled code depends on: kernel sources, Python and compiler versions, this CPU."""
+    binding, config = llvmlite.binding, numba.config
+    told = hashlib.sha256(f"{sys.version} {numba.__version__} {llvmlite.__version__} {binding.get_host_cpu_name()}".encode())
+    told.update(f"{binding.get_host_cpu_features().flatten()} {config.CPU_NAME} {config.CPU_FEATURES} {config.OPT}".encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        told.update(source.name.encode() + b"\0" + source.read_bytes())
+    return told.hexdigest()[:24]
+
+
+def private_folder() -> Path | None:
+    """$XDG_CACHE_HOME (or ~/.cache)/qwenaudio_np/<fingerprint>, made if need be; None where no such folder is this user's alone."""
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        folder = (base if base.is_absolute() else Path.home() / ".cache") / "qwenaudio_np" / fingerprint()
+        folder.parent.parent.mkdir(parents=True, exist_ok=True)
+        for made in (folder.parent, folder):
+            made.mkdir(mode=0o700, exist_ok=True)
+            if not _is_private(made):
+                return None
+        return folder
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+        return None
+
+
+def _is_private(folder: Path) -> bool:
+    """A real folder, this user's, that nobody else may write to. (Windows has neither such owners nor such modes.)"""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        return False
+    return not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & 0o022)
+
+
+_FOLDER = private_folder()

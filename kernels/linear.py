@@ -1,0 +1,147 @@
+"""y = x W^T + b in float32, the weights read as they are stored: almost all of the model's work.
+
+One row of x (decoding) is a race for memory: rows of W are streamed once, widened in registers, four dot products at a time.
+Many rows are a race for arithmetic. W is taken in panels of DEPTH columns x 16 rows, widened and turned round into a buffer
+that stays in the cache; x is repacked once so that ROWS rows lie side by side; then every step of the innermost loop adds an
+outer product, ROWS values of x times 16 weights, to a tile of sums in registers.
+
+Every output is summed by one thread in an order that depends on the shapes alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from qwenaudio_np import ops
+from qwenaudio_np.ops import Array, Weight
+
+from . import parallel
+from .arrays import readable
+from .compile_cache import inlined, kernel
+from .simd import ROWS, add_dot, add_outer, add_to, store_sums, transpose, widened, zeros
+from .simd_python import BLOCK, LANES
+
+DEPTH = 256  # columns of W at once: a panel of them is 16 KB and stays in the first-level cache
+PANELS = 8  # panels of 16 rows of W per piece of work: 128 KB stay in the second-level cache while all of x passes by
+DOTS = 4  # rows of W whose dot products run at once
+FEW = 8  # up to this many rows of x, turning W round would cost more than it saves
+PIECE = 1 << 20  # bytes of W per piece of work when W is streamed
+
+
+def linear(x: Array, weight: Weight, bias: Weight | None = None) -> Array:
+    """x [length, in], weight [out, in], bias [out] -> x @ weight.T + bias [length, out]"""
+    if x.dtype != np.float32 or not x.size or not weight.size:
+        return ops.linear(x, weight, bias)  # float64 is for truth, not for speed; of nothing there is nothing to gain
+    flat = readable(weight)
+    x = np.ascontiguousarray(x)
+    y = np.empty((len(x), len(weight)), np.float32)
+    # y + -0.0 is y, for every y (0.0 would turn -0.0 into 0.0)
+    b = readable(np.full(len(weight), -0.0, np.float32) if bias is None else ops.widen(bias, x.dtype))
+    (_stream if len(x) <= FEW else _multiply)(x, flat, b, y)
+    return y
+
+
+def _stream(x: Array, weight: Weight, bias: Weight, y: Array) -> None:
+    width = x.shape[1]
+    rows = max(DOTS, PIECE // (width * weight.itemsize) // DOTS * DOTS)
+    out, flat = y.reshape(-1), readable(x)
+    parallel.run(lambda i: _dots(flat, weight, bias, out, width, i * rows, rows), -(-len(bias) // rows), x.size * len(bias))
+
+
+def _dot_products(count: int) -> Any:
+    """y[y_at + i] = x[x_at :][:width] . weight[w_at + i * step :][:width] for i < count"""
+
+    @inlined
+    def dots(x: Array, x_at: int, weight: Weight, w_at: int, step: int, width: int, y: Array, y_at: int) -> None:
+        sums = zeros(count)
+        whole = width // LANES * LANES
+        for k in range(0, whole, LANES):
+            sums = add_dot(sums, x, x_at + k, weight, w_at + k, step)
+        store_sums(sums, y, y_at)
+        for i in range(count):
+            for k in range(whole, width):
+                y[y_at + i] += x[x_at + k] * widened(weight, w_at + i * step + k)
+
+    return dots
+
+
+several_dots, one_dot = _dot_products(DOTS), _dot_products(1)
+
+
+@kernel
+def _dots(x: Array, weight: Weight, bias: Array, y: Array, width: int, first: int, count: int) -> None:
+    """Outputs first, ..., first + count - 1 of every row of x. Rows of W stay in the cache while the rows of x pass by."""
+    outs, rows = len(bias), len(x) // width
+    out, last = first, min(first + count, outs)
+    while out < last:
+        step = DOTS if out + DOTS <= last else 1
+        for row in range(rows):
+            if step == DOTS:
+                several_dots(x, row * width, weight, out * width, width, width, y, row * outs + out)
+            else:
+                one_dot(x, row * width, weight, out * width, width, width, y, row * outs + out)
+            for i in range(out, out + step):
+                y[row * outs + i] += bias[i]
+        out += step
+
+
+def _multiply(x: Array, weight: Weight, bias: Weight, y: Array) -> None:
+    length, width = x.shape
+    tiles, pieces = -(-length // ROWS), -(-len(bias) // (PANELS * LANES))
+    packed = np.empty(tiles * ROWS * width, np.float32)
+    flat, out = readable(x), y.reshape(-1)
+    parallel.run(lambda i: _pack(flat, width, length, packed, i), tiles, x.size)
+    packed = readable(packed)
+    parallel.run(lambda i: _panels(packed, weight, bias, out, width, length, i * PANELS * LANES), pieces, x.size * len(bias))
+
+
+@kernel
+def _pack(x: Array, width: int, length: int, packed: Array, tile: int) -> None:
+    """x [length, width] -> packed [width / DEPTH][tiles][DEPTH][ROWS], one tile of it; zeros below the last row."""
+    tiles = len(packed) // (ROWS * width)
+    for r in range(ROWS):
+        row = tile * ROWS + r
+        for start in range(0, width, DEPTH):
+            depth = min(DEPTH, width - start)
+            at = (start * tiles + tile * depth) * ROWS + r
+            for k in range(depth):
+                packed[at + k * ROWS] = x[row * width + start + k] if row < length else np.float32(0)
+
+
+@inlined
+def turn(weight: Weight, at: int, step: int, rows: int, depth: int, panel: Array, to: int) -> None:
+    """16 rows, `step` elements apart, `depth` values of each -> panel [depth][16]; zeros in place of rows from `rows` on."""
+    for half in range(0, LANES, BLOCK):
+        whole = depth // BLOCK * BLOCK if half + BLOCK <= rows else 0
+        for k in range(0, whole, BLOCK):
+            transpose(weight, at + half * step + k, step, panel, to + k * LANES + half, LANES)
+        for i in range(half, half + BLOCK):
+            for k in range(whole, depth):
+                panel[to + k * LANES + i] = widened(weight, at + i * step + k) if i < rows else np.float32(0)
+
+
+@kernel
+def _panels(packed: Array, weight: Weight, bias: Array, y: Array, width: int, length: int, first: int) -> None:
+    """Outputs first, ..., first + PANELS * 16 - 1 of every row of x."""
+    outs, tiles = len(bias), -(-length // ROWS)
+    panels = min(PANELS, (outs - first + LANES - 1) // LANES)
+    columns = panels * LANES
+    buffer = np.empty(columns * DEPTH, np.float32)
+    sums = np.zeros(tiles * ROWS * columns, np.float32)
+    for start in range(0, width, DEPTH):
+        depth = min(DEPTH, width - start)
+        for panel in range(panels):
+            row = first + panel * LANES
+            turn(weight, row * width + start, width, outs - row, depth, buffer, panel * LANES * depth)
+        for tile in range(tiles):
+            for panel in range(panels):
+                part = zeros(ROWS)
+                x_at, w_at = (start * tiles + tile * depth) * ROWS, panel * LANES * depth
+                for k in range(depth):
+                    part = add_outer(part, packed, x_at + k * ROWS, 1, buffer, w_at + k * LANES)
+                add_to(part, sums, tile * ROWS * columns + panel * LANES, columns)
+    for row in range(length):
+        for i in range(min(columns, outs - first)):
+            y[row * outs + first + i] = sums[row * columns + i] + bias[first + i]

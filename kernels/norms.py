@@ -1,0 +1,91 @@
+"""LayerNorm and RMSNorm in float32: each row is read once from memory and written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from qwenaudio_np import ops
+from qwenaudio_np.ops import Array, Weight
+
+from . import parallel
+from .arrays import Stored, readable
+from .compile_cache import inlined, kernel
+from .simd import add, add_dot, lane_sum, load, zeros
+from .simd_python import LANES
+
+ROWS = 32  # per piece of work
+
+
+def layer_norm(x: Array, weight: Weight, bias: Weight, eps: float = 1e-5) -> Array:
+    """x [length, width] -> (x - mean) / sqrt(variance + eps) * weight + bias, over the width."""
+    if x.dtype != np.float32 or not x.size:
+        return ops.layer_norm(x, weight, bias, eps)  # float64 is for truth, not for speed; of nothing there is nothing to gain
+    w, b = (readable(ops.widen(array, x.dtype)) for array in (weight, bias))
+    return _by_rows(x, lambda flat, y, first: _layer_norm(flat, w, b, np.float32(eps), y, first))
+
+
+def rms_norm(x: Array, weight: Weight, eps: float) -> Array:
+    """x [length, hidden] -> x / sqrt(mean(x^2) + eps) * weight; the product with the weight comes last, as in ops.rms_norm."""
+    if x.dtype != np.float32 or not x.size:
+        return ops.rms_norm(x, weight, eps)  # as above
+    w = readable(ops.widen(weight, x.dtype))
+    return _by_rows(x, lambda flat, y, first: _rms_norm(flat, w, np.float32(eps), y, first))
+
+
+def _by_rows(x: Array, run: Callable[[Stored, Array, int], Any]) -> Array:
+    y = np.empty(x.shape, np.float32)
+    flat, out = readable(x), y.reshape(-1)
+    length = x.size // x.shape[-1]
+    parallel.run(lambda i: run(flat, out, i * ROWS), -(-length // ROWS), x.size)
+    return y
+
+
+@inlined
+def _sum(x: Array, at: int, width: int) -> float:
+    sums, whole = zeros(1), width // LANES * LANES
+    for k in range(at, at + whole, LANES):
+        sums = add(sums, load(x, k))
+    total = lane_sum(sums)
+    for k in range(at + whole, at + width):
+        total += x[k]
+    return total
+
+
+@inlined
+def _sum_of_squares(x: Array, at: int, width: int) -> float:
+    sums, whole = zeros(1), width // LANES * LANES
+    for k in range(at, at + whole, LANES):
+        sums = add_dot(sums, x, k, x, k, 0)
+    total = lane_sum(sums)
+    for k in range(at + whole, at + width):
+        total += x[k] * x[k]
+    return total
+
+
+@kernel
+def _layer_norm(x: Array, weight: Array, bias: Array, eps: float, y: Array, first: int) -> None:
+    width = len(weight)
+    one, length = np.float32(1), len(x) // width
+    for row in range(first, min(first + ROWS, length)):
+        at = row * width
+        mean = _sum(x, at, width) / np.float32(width)
+        for k in range(width):
+            y[at + k] = x[at + k] - mean
+        # From the centred values: the mean of squares minus the square of the mean would cancel.
+        scale = one / np.sqrt(_sum_of_squares(y, at, width) / np.float32(width) + eps)
+        for k in range(width):
+            y[at + k] = y[at + k] * scale * weight[k] + bias[k]
+
+
+@kernel
+def _rms_norm(x: Array, weight: Array, eps: float, y: Array, first: int) -> None:
+    width = len(weight)
+    one, length = np.float32(1), len(x) // width
+    for row in range(first, min(first + ROWS, length)):
+        at = row * width
+        scale = one / np.sqrt(_sum_of_squares(x, at, width) / np.float32(width) + eps)
+        for k in range(width):
+            y[at + k] = x[at + k] * scale * weight[k]

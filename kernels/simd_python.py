@@ -1,0 +1,114 @@
+"""What every instruction of `simd.py` computes, in NumPy: its definition, and what runs where NUMBA_DISABLE_JIT is set.
+
+A Tile is an array [rows, 16] of float32 here. Flat arrays hold float32, float64, float16 as int16 bits or bfloat16 as uint16 bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LANES = 16  # values per row of a tile
+BLOCK = 8  # rows and columns transposed at once
+
+Flat = NDArray[np.generic]
+Tile = NDArray[np.float32]
+
+
+def read(array: Flat, at: int, count: int) -> NDArray[np.float32]:
+    """`count` stored values, widened to float32"""
+    stored = array[at : at + count]
+    if stored.dtype == np.uint16:
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    return (stored.view(np.float16) if stored.dtype == np.int16 else stored).astype(np.float32)
+
+
+def fma(a: Any, b: Any, c: Any) -> Any:
+    """a * b + c of float32 numbers or arrays; the product of two float32 is exact in float64"""
+    return (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)
+
+
+def zeros(rows: int) -> Tile:
+    """A tile of zeros"""
+    return np.zeros((rows, LANES), np.float32)
+
+
+def load(array: Flat, at: int) -> Tile:
+    """A tile of one row, array[at : at + 16], widened to float32"""
+    return read(array, at, LANES)[None]
+
+
+def store(tile: Tile, array: Flat, at: int, stride: int) -> None:
+    """array[at + r * stride :][:16] = tile[r]"""
+    for r, row in enumerate(tile):
+        array[at + r * stride :][:LANES] = row
+
+
+def add_to(tile: Tile, array: NDArray[np.float32], at: int, stride: int) -> None:
+    """array[at + r * stride :][:16] += tile[r]"""
+    for r, row in enumerate(tile):
+        array[at + r * stride :][:LANES] += row
+
+
+def add_outer(tile: Tile, x: NDArray[np.float32], at: int, stride: int, w: NDArray[np.float32], w_at: int) -> Tile:
+    """tile[r] + x[at + r * stride] * w[w_at : w_at + 16], fused: one step of a matrix product"""
+    return fma(x[at + stride * np.arange(len(tile))][:, None], w[w_at : w_at + LANES], tile)
+
+
+def add_dot(tile: Tile, x: NDArray[np.float32], at: int, w: Flat, w_at: int, stride: int) -> Tile:
+    """tile[r] + x[at : at + 16] * w[w_at + r * stride :][:16], fused and `w` widened: one step of R dot products with stored weights"""
+    weights = np.stack([read(w, w_at + r * stride, LANES) for r in range(len(tile))])
+    return fma(x[at : at + LANES], weights, tile)
+
+
+def add(tile: Tile, other: Tile) -> Tile:
+    """Sums of two tiles of one row"""
+    return tile + other
+
+
+def maximum(tile: Tile, other: Tile) -> Tile:
+    """The larger values of two tiles of one row; NaN where either is NaN, or the other value"""
+    return np.maximum(tile, other)
+
+
+def exp_minus(tile: Tile, shift: np.float32) -> Tile:
+    """exp(tile - shift) of a tile of one row, for differences <= 0 or NaN"""
+    return exp_nonpositive(tile - shift)
+
+
+def exp_nonpositive(x: Any) -> Any:
+    """exp(x) of a float32 number or array, x <= 0 or NaN, within 1e-7 of the truth; 0 below -87.3, where the result is no normal float32"""
+    x = np.float32(x)
+    return np.where(x < np.float32(-87.33654), 0.0, np.exp(np.float64(x))).astype(np.float32)[()]
+
+
+def lane_sum(tile: Tile) -> np.float32:
+    """The sum of a tile of one row, by halves: i with i + 8, then i + 4, i + 2, i + 1"""
+    row = tile[0]
+    while len(row) > 1:
+        row = row[: len(row) // 2] + row[len(row) // 2 :]
+    return row[0]
+
+
+def lane_max(tile: Tile) -> np.float32:
+    """The largest of the values of a tile of one row; if any is NaN, NaN or the largest of some of the others"""
+    return tile[0].max()
+
+
+def store_sums(tile: Tile, array: NDArray[np.float32], at: int) -> None:
+    """array[at + r] = the sum of tile[r], as in `lane_sum`"""
+    for r in range(len(tile)):
+        array[at + r] = lane_sum(tile[r : r + 1])
+
+
+def widened(array: Flat, at: int) -> np.float32:
+    """array[at] as float32, whichever type it is stored in"""
+    return read(array, at, 1)[0]
+
+
+def transpose(array: Flat, at: int, stride: int, out: NDArray[np.float32], out_at: int, out_stride: int) -> None:
+    """out[out_at + j * out_stride + i] = array[at + i * stride + j], widened, for i, j < 8"""
+    for i in range(BLOCK):
+        out[out_at + i : out_at + i + (BLOCK - 1) * out_stride + 1 : out_stride] = read(array, at + i * stride, BLOCK)

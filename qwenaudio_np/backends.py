@@ -1,0 +1,52 @@
+"""One interface, two implementations: `reference` (ops.py, NumPy) and `numba` (kernels/, compiled).
+
+The network takes the chosen implementation as an argument, so that both can run side by side in one process.
+A backend that cannot run is an error with advice, never a silent switch to the other one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwenaudio_np.errors import BackendError, UsageError, shown
+from qwenaudio_np.ops import Array, Weight
+
+BACKENDS = ("reference", "numba")
+
+
+class Ops(Protocol):
+    """What a backend offers. Shapes and meaning: the functions of the same names in ops.py."""
+
+    def embedding(self, table: Weight, ids: NDArray[np.intp], dtype: np.dtype) -> Array: ...
+    def linear(self, x: Array, weight: Weight, bias: Weight | None = None) -> Array: ...
+    def conv1d(self, x: Array, weight: Weight, bias: Weight, stride: int) -> Array: ...
+    def gelu(self, x: Array) -> Array: ...
+    def gated_silu(self, value: Array, gate: Array) -> Array: ...
+    def layer_norm(self, x: Array, weight: Weight, bias: Weight, eps: float = 1e-5) -> Array: ...
+    def rms_norm(self, x: Array, weight: Weight, eps: float) -> Array: ...
+    def rotary(self, x: Array, cos: Array, sin: Array) -> Array: ...
+    def attention(self, q: Array, k: Array, v: Array, causal: bool) -> Array: ...
+    def average_pool(self, x: Array) -> Array: ...
+
+
+def get(name: str, threads: int | None = None) -> Ops:
+    """The backend of that name, its kernels set to `threads` (None: all cores).
+
+    Raises UsageError for an unknown name, BackendError where it cannot run.
+    """
+    if name == "reference":
+        return cast(Ops, importlib.import_module("qwenaudio_np.ops"))
+    if name != "numba":
+        raise UsageError(f"unknown backend {shown(name)}, expected one of: {', '.join(BACKENDS)}")
+    try:
+        kernels = importlib.import_module("qwenaudio_np.kernels")
+    except ImportError as failure:
+        raise BackendError(
+            f"backend 'numba' cannot run here ({failure}); install the package (pip install .) or choose --backend reference"
+        ) from None
+    kernels.set_threads(threads)
+    return cast(Ops, kernels)

@@ -1,0 +1,64 @@
+"""The keys and values of every position already seen, so that a new token costs one row, not all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qwenaudio_np.config import TextConfig
+from qwenaudio_np.ops import Array
+
+FIRST_CAPACITY = 256  # positions; doubled whenever it is full, so that growing copies each row about once
+
+
+class KVCache:
+    """Keys (after rotary) and values of all layers, `length` positions of them.
+
+    Each layer holds two arrays [heads, capacity, head_dim]; `append` returns views of the filled part. `ntk_alpha` is
+    that of the prefill which began the cache: the original keeps it while decoding, even across seq_length.
+    """
+
+    def __init__(self, config: TextConfig, dtype: np.dtype | type = np.float32) -> None:
+        self.dtype = np.dtype(dtype)
+        self.length = 0
+        self.ntk_alpha = 1.0
+        self._limit = config.max_position_embeddings
+        shape = (config.num_attention_heads, 0, config.head_dim)
+        self._keys = [np.empty(shape, self.dtype) for _ in range(config.num_hidden_layers)]
+        self._values = [np.empty(shape, self.dtype) for _ in range(config.num_hidden_layers)]
+
+    def append(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
+        """Write k and v [heads, new, head_dim] behind the first `length` positions of `layer`; return all keys and values
+        [heads, length + new, head_dim]. `length` itself moves on only with `advance`, once all layers have been written."""
+        total = self.length + k.shape[1]
+        if total > self._keys[layer].shape[1]:
+            self._grow(layer, total)
+        self._keys[layer][:, self.length : total] = k
+        self._values[layer][:, self.length : total] = v
+        return self._keys[layer][:, :total], self._values[layer][:, :total]
+
+    def advance(self, count: int) -> None:
+        """Count `count` more positions as seen."""
+        self.length += count
+
+    def truncate(self, length: int) -> None:
+        """Forget everything from position `length` on."""
+        self.length = min(self.length, length)
+
+    def view(self, layer: int) -> tuple[Array, Array]:
+        """Keys and values of one layer, [heads, length, head_dim] each."""
+        return self._keys[layer][:, : self.length], self._values[layer][:, : self.length]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes taken, spare capacity included."""
+        return sum(array.nbytes for array in self._keys + self._values)
+
+    def _grow(self, layer: int, needed: int) -> None:
+        capacity = max(FIRST_CAPACITY, self._keys[layer].shape[1])
+        while capacity < needed:
+            capacity *= 2
+        capacity = max(needed, min(capacity, self._limit))
+        for arrays in (self._keys, self._values):
+            old = arrays[layer]
+            arrays[layer] = np.empty((old.shape[0], capacity, old.shape[2]), self.dtype)
+            arrays[layer][:, : self.length] = old[:, : self.length]

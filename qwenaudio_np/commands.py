@@ -1,0 +1,159 @@
+"""The verbs of the command line, one function each: options in, exit status out."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from qwenaudio_np import backends, console
+from qwenaudio_np.config import load_config
+from qwenaudio_np.errors import UsageError, shown
+from qwenaudio_np.inputs import read_ids, read_request
+from qwenaudio_np.loading import load
+from qwenaudio_np.model import QwenAudio
+from qwenaudio_np.outputs import check_output, require_regular, whole_file, write_text
+from qwenaudio_np.report import checkpoint_report, report_lines, result_report, summary_line
+from qwenaudio_np.request import answer
+from qwenaudio_np.sampler import Sampling
+from qwenaudio_np.tracing import describe
+from qwenaudio_np.tracing import trace as trace_request
+
+
+def run(arguments: Namespace) -> int:
+    """Answer one request: text on stdout as it comes, or to --output, or as one JSON object."""
+    _check_places(arguments)
+    sampling = _sampling(arguments)
+    progress = console.Progress(arguments.verbose, arguments.quiet)
+    begin = time.perf_counter()
+    request = read_request(arguments)
+    reading = time.perf_counter() - begin
+    model, loading = _open_model(arguments, progress)
+    printer = console.Answer() if not arguments.json and arguments.output is None else None
+    limits = {"max_new_tokens": arguments.max_new_tokens, "min_new_tokens": arguments.min_new_tokens}
+    result = answer(model, **request, **limits, **vars(sampling), stream=printer.write if printer else None, progress=progress)
+    if result.stop_reason == "interrupted" and not result.token_ids:
+        raise KeyboardInterrupt  # there is nothing to keep
+    result.timings["audio"] += reading
+    result.timings = {"load": loading, **result.timings, "total": result.timings["total"] + loading + reading}
+    if printer:
+        printer.close()
+    else:
+        _deliver(_json(result_report(result), arguments.output) if arguments.json else result.text, arguments.output)
+    progress(summary_line(result))
+    if result.stop_reason == "interrupted":
+        console.say("interrupted; what was answered so far is kept")
+        return console.INTERRUPTED
+    return 0
+
+
+def trace(arguments: Namespace) -> int:
+    """Write every tensor of a run to a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    _check_places(arguments)
+    require_regular(arguments.output)
+    progress = console.Progress(arguments.verbose, arguments.quiet)
+    ids = read_ids(arguments.ids) if arguments.ids is not None else None
+    request = read_request(arguments, needs_prompt=ids is None)
+    model, _ = _open_model(arguments, progress)
+    progress("tracing")
+    tensors = trace_request(model, ids, steps=arguments.steps, **request)
+    in_order = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}  # save_file writes memory as it lies there
+    with whole_file(arguments.output) as temporary:
+        try:
+            save_file(in_order, temporary, metadata=describe(model, tensors))
+        except SafetensorError as error:  # the library's name for a full disk, too
+            raise OSError(str(error)) from None
+    progress(f"{len(tensors)} tensors, {sum(tensor.nbytes for tensor in tensors.values()) / 1e6:.1f} MB in {shown(arguments.output)}")
+    return 0
+
+
+def info(arguments: Namespace) -> int:
+    """What a checkpoint folder holds, and what running it needs."""
+    report = checkpoint_report(arguments.model, load_config(arguments.model))
+    console.put((_json(report) if arguments.json else "\n".join(report_lines(report))) + "\n")
+    return 0
+
+
+def random_checkpoint(arguments: Namespace) -> int:
+    """Make a checkpoint with random weights."""
+    from tqdm import tqdm
+
+    from qwenaudio_np.convert.random_checkpoint import write_random_checkpoint
+
+    shows = console.Progress(arguments.verbose, arguments.quiet)
+    with tqdm(unit="B", unit_scale=True, unit_divisor=1000, disable=not shows.shown, desc=arguments.size) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        write_random_checkpoint(arguments.folder, arguments.size, arguments.seed, arguments.dtype, progress=advance, force=arguments.force)
+    shows(f"{shown(arguments.folder)}: random weights, so what this model says means nothing")
+    return 0
+
+
+VERBS: dict[str, Callable[[Namespace], int]] = {"run": run, "trace": trace, "info": info, "random-checkpoint": random_checkpoint}
+
+
+def _check_places(arguments: Namespace) -> None:
+    """The things that can be wrong before anything is read: where the model is, where the output goes, who reads stdin."""
+    folder = _model_folder(arguments)
+    if arguments.input.count("-") + (arguments.prompt == "-") > 1:
+        raise UsageError("`-` (stdin) can be read only once; give the others as files")
+    if arguments.output is None:
+        console.put("")
+        return
+    files = [arguments.history, getattr(arguments, "ids", None), *arguments.input]
+    weights = [entry.path for entry in os.scandir(folder)] if os.path.isdir(folder) else []
+    check_output(arguments.output, [*weights, *(name for name in files if name is not None)])
+
+
+def _sampling(arguments: Namespace) -> Sampling:
+    """The sampling options, with a warning where they do nothing."""
+    given = {"--top-k": arguments.top_k, "--top-p": arguments.top_p, "--seed": arguments.seed}
+    idle = [option for option, value in given.items() if value is not None]
+    sampling = Sampling(arguments.temperature, arguments.top_k or 0, 1.0 if arguments.top_p is None else arguments.top_p, arguments.seed)
+    if idle and sampling.temperature == 0:
+        console.say(f"warning: {', '.join(idle)} without effect: every token is the best one unless --temperature is above 0")
+    return sampling
+
+
+def _model_folder(arguments: Namespace) -> str:
+    folder = arguments.model or os.environ.get("QWENAUDIO_MODEL")
+    if not folder:
+        raise UsageError(
+            "no model: give --model DIR, or set QWENAUDIO_MODEL, to name a checkpoint folder; "
+            "qwenaudio-np random-checkpoint DIR makes one with random weights"
+        )
+    return str(folder)
+
+
+def _open_model(arguments: Namespace, progress: console.Progress) -> tuple[QwenAudio, float]:
+    """The model, and the seconds it took to open."""
+    folder = _model_folder(arguments)
+    begin = time.perf_counter()
+    progress(f"opening {shown(folder)}")
+    with console.leaving_at_once():
+        backends.get(arguments.backend, arguments.threads)
+    model = load(folder, arguments.backend, getattr(arguments, "dtype", "float32"), arguments.threads, arguments.force)
+    return model, time.perf_counter() - begin
+
+
+def _json(report: dict[str, Any], output: str | None = None) -> str:
+    """One line. Outside ASCII as it is, where the place it goes to can hold that."""
+    return json.dumps(report, ensure_ascii=output is None and not console.writes_unicode())
+
+
+def _deliver(text: str, output: str | None) -> None:
+    if output is None:
+        console.put(text + "\n")
+    else:
+        write_text(output, text + "\n")

@@ -1,0 +1,59 @@
+"""The errors a user can meet.
+
+Every message is one line that says what is wrong, what was found, what was expected and what to do.
+The command line prints it after `error: ` and exits with the class's status; nothing else is printed.
+"""
+
+from __future__ import annotations
+
+LONGEST_SHOWN = 1000  # characters of a name in a message
+
+
+class QwenAudioError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    exit_status = 1
+
+
+class UsageError(QwenAudioError):
+    """The request itself is wrong: an unknown task, a bad option, audio tags typed into a prompt."""
+
+    exit_status = 2
+
+
+class FormatError(QwenAudioError):
+    """A file is not what its name or place says: broken JSON, a cut shard, a bad vocabulary line."""
+
+
+class UnsafeError(FormatError):
+    """A file asks for something that is never done: a path outside the folder, code to run."""
+
+
+class UnsupportedError(QwenAudioError):
+    """Well formed, but a value or format that this package does not implement."""
+
+
+class MismatchError(QwenAudioError):
+    """Two things that must agree do not: tensors and config, vocabulary and `audio_start_id`."""
+
+
+class ResourceError(QwenAudioError):
+    """Not enough memory or disk, found out before any was taken."""
+
+
+class AudioError(QwenAudioError):
+    """A sound file that cannot be used: not audio, empty, too short, not finite."""
+
+
+class BackendError(QwenAudioError):
+    """The chosen backend cannot run here, for example because the package is not installed."""
+
+
+class NumericsError(QwenAudioError):
+    """The network produced NaN or infinity: broken weights, not a broken prompt."""
+
+
+def shown(name: object) -> str:
+    """A name from outside (path, tensor, tag), quoted and escaped so that it stays on one line."""
+    text = ascii(str(name))
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}... ({len(text)} characters)"

@@ -1,0 +1,52 @@
+"""A folder -> a QwenAudio, ready to answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from qwenaudio_np import backends
+from qwenaudio_np.checkpoint import load_weights
+from qwenaudio_np.config import ModelConfig, load_config
+from qwenaudio_np.errors import MismatchError, UsageError, shown
+from qwenaudio_np.model import QwenAudio
+from qwenaudio_np.special_tokens import AUDIO_START, SPECIAL_TOKENS, TEXT_TOKENS
+from qwenaudio_np.threads import limit_blas
+from qwenaudio_np.tokenizer import Tokenizer
+
+DTYPES = {"float32": np.float32, "float64": np.float64}
+VOCABULARY_FILE = "qwen.tiktoken"
+
+
+def load(path: str | Path, backend: str = "numba", dtype: str = "float32", threads: int | None = None, force: bool = False) -> QwenAudio:
+    """Open a checkpoint folder (config.json, qwen.tiktoken, safetensors).
+
+    backend: "numba" (fast) or "reference" (readable NumPy). dtype: type of all arithmetic, "float32" or "float64"; the weights
+    stay as stored and memory-mapped. threads: for kernels and matrix products (default: all cores). force: load even where memory
+    looks too small. Raises a QwenAudioError that says what is wrong with the folder.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype is {shown(dtype)}, expected float32 or float64")
+    limit_blas(threads)
+    ops = backends.get(backend, threads)
+    config = load_config(path)
+    tokenizer = Tokenizer.from_file(Path(path) / VOCABULARY_FILE, SPECIAL_TOKENS if config.audio else TEXT_TOKENS)
+    check_vocabulary(config, tokenizer)
+    weights = load_weights(path, config, dtype=DTYPES[dtype], force=force)
+    labels = {"model": str(path), "backend": backend, "weights": weights.label}
+    return QwenAudio(config, weights, tokenizer, ops, DTYPES[dtype], labels)
+
+
+def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
+    """The vocabulary file decides where the special ids begin; config.json must agree, or sound lands on the wrong tokens."""
+    if config.audio and config.audio.audio_start_id != (start := tokenizer.special_ids[AUDIO_START]):
+        raise MismatchError(
+            f"config.json says audio_start_id {config.audio.audio_start_id}, but with the {tokenizer.n_ranks} ranks of {VOCABULARY_FILE} "
+            f"{AUDIO_START} is {start}; the two files are not of one checkpoint, or one is cut"
+        )
+    if tokenizer.n_vocab > config.text.vocab_size:
+        raise MismatchError(
+            f"the vocabulary needs {tokenizer.n_vocab} ids but config.json has vocab_size {config.text.vocab_size}; "
+            "the two files are not of one checkpoint"
+        )

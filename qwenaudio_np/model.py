@@ -1,0 +1,111 @@
+"""QwenAudio: the figure of the paper as code.
+
+    clips -> encode_audio ┐
+    prompt -> ids ------- embed -> prefill -> logits -> (sampler) -> id -> step -> logits -> ...
+
+The class holds what does not change between requests: config, weights as stored, tokenizer, and the operations it runs on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from qwenaudio_np.audio import Clip
+from qwenaudio_np.backends import Ops
+from qwenaudio_np.cache import KVCache
+from qwenaudio_np.chat import Chat
+from qwenaudio_np.config import AudioConfig, ModelConfig
+from qwenaudio_np.decoder import decode, ntk_alpha
+from qwenaudio_np.encoder import encode_clips
+from qwenaudio_np.errors import MismatchError, UsageError
+from qwenaudio_np.mel import log_mel
+from qwenaudio_np.ops import Array
+from qwenaudio_np.prompt import find_spans
+from qwenaudio_np.request import Result, answer
+from qwenaudio_np.tokenizer import Tokenizer
+from qwenaudio_np.wiring import Tap, Weights, ignore
+
+
+class QwenAudio:
+    """A loaded model. `qwenaudio_np.load(folder)` makes one."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Weights,
+        tokenizer: Tokenizer,
+        ops: Ops,
+        dtype: type = np.float32,
+        labels: dict[str, str] | None = None,
+    ) -> None:
+        self.config = config
+        self.weights = weights
+        self.tokenizer = tokenizer
+        self.ops = ops
+        self.dtype = np.dtype(dtype)
+        self.labels = labels or {}  # model, backend, weights: what every result is marked with
+
+    def require_hearing(self) -> AudioConfig:
+        """The encoder's config. Raises UsageError for a text-only checkpoint."""
+        if self.config.audio is None:
+            raise UsageError("this checkpoint is text-only (no audio section in config.json) and takes no --input; use a Qwen-Audio one")
+        return self.config.audio
+
+    def encode_audio(self, clips: Sequence[Clip], tap: Tap = ignore) -> list[Array]:
+        """The clips of one prompt -> for each [vectors + 2, hidden] (without learned end rows: [vectors, hidden])."""
+        if not clips:
+            return []
+        config = self.require_hearing()
+        mels = [log_mel(clip.waveform, config.n_mels, self.dtype) for clip in clips]  # [mels, 3000] each
+        return encode_clips(mels, [len(clip.waveform) for clip in clips], self.weights, config, self.ops, tap)
+
+    def embed(self, ids: Sequence[int], sounds: Sequence[Array] = ()) -> Array:
+        """ids [length] -> [length, hidden]; the k-th span between audio tags is overwritten, tags included, by the k-th sound."""
+        x = self._look_up(ids)  # [length, hidden]
+        spans = find_spans(ids, self.config.audio.audio_start_id) if self.config.audio else []
+        if len(spans) != len(sounds):
+            raise MismatchError(f"the ids have {len(spans)} audio spans but {len(sounds)} clips were given; they must be equal")
+        for k, ((begin, end), sound) in enumerate(zip(spans, sounds, strict=True)):
+            if self.config.audio and not self.config.audio.add_audio_bos_eos_token:
+                begin, end = begin + 1, end - 1  # no learned end rows: the tags keep their word embeddings
+            if end - begin != len(sound):
+                raise MismatchError(f"audio span {k + 1} has {end - begin} positions but its clip gives {len(sound)}; they must be equal")
+            x[begin:end] = sound
+        return x
+
+    def prefill(self, x: Array, tap: Tap = ignore) -> tuple[Array, KVCache]:
+        """x [length, hidden] of a whole prompt -> hidden states [length, hidden] after ln_f, and the filled cache."""
+        cache = KVCache(self.config.text, self.dtype)
+        cache.ntk_alpha = ntk_alpha(len(x), self.config.text)
+        return decode(x, cache, self.weights, self.config.text, self.ops, tap), cache
+
+    def step(self, token: int, cache: KVCache) -> Array:
+        """One more token [id] -> the logits of the one after it, [vocabulary]."""
+        hidden = decode(self._look_up([token]), cache, self.weights, self.config.text, self.ops)
+        return self.logits(hidden)[0]
+
+    def logits(self, hidden: Array) -> Array:
+        """hidden [length, hidden] -> [length, vocabulary]"""
+        return self.ops.linear(hidden, self.weights["lm_head.weight"])
+
+    def generate(self, prompt: str = "", audio: Sequence[Any] = (), **options: Any) -> Result:
+        """One answer to a prompt about some clips; all options are those of `qwenaudio_np.request.answer`."""
+        return answer(self, prompt, audio, **options)
+
+    def chat(self, system: str | None = None) -> Chat:
+        """A conversation that remembers its turns: `chat.ask("what does the person say?", audio=["a.flac"])`."""
+        return Chat(self, system)
+
+    def _look_up(self, ids: Sequence[int]) -> Array:
+        """ids [length] -> their rows of the word embedding, [length, hidden]"""
+        limit = self.config.text.max_position_embeddings
+        if not 0 < len(ids) <= limit:
+            raise UsageError(
+                f"the prompt has {len(ids)} tokens, expected 1 to {limit} (max_position_embeddings); shorten the text or give fewer clips"
+            )
+        if min(ids) < 0 or max(ids) >= self.config.text.vocab_size:
+            raise UsageError(f"token ids must be from 0 to {self.config.text.vocab_size - 1}, got {min(ids)} to {max(ids)}")
+        return self.ops.embedding(self.weights["transformer.wte.weight"], np.asarray(ids, np.intp), self.dtype)

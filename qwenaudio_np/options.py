@@ -1,0 +1,102 @@
+"""The options of each verb of the command line. Nothing here imports NumPy."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, _ArgumentGroup
+from collections.abc import Callable
+
+from qwenaudio_np.errors import shown
+
+TASK_NAMES = "asr, translate, timestamps, caption, scene, emotion, question, vocal, notes"
+
+
+def whole_number(low: int) -> Callable[[str], int]:
+    """An option's type: a whole number of at least `low`."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low:
+            raise ArgumentTypeError(f"{shown(text)} is not a whole number of at least {low}")
+        return value
+
+    return convert
+
+
+def add_run_options(parser: ArgumentParser) -> None:
+    """Options of `run`."""
+    _add_request_options(parser)
+    _add_model_options(parser)
+    add = parser.add_argument_group("generation (greedy unless --temperature is above 0)").add_argument
+    add("-n", "--max-new-tokens", type=whole_number(1), metavar="N", help="longest answer (default: the task's or the checkpoint's)")
+    add("--min-new-tokens", type=whole_number(0), metavar="N", help="no earlier end of the answer (default: 1 for a task, else 0)")
+    add("--temperature", type=float, default=0.0, metavar="T", help="0 (default): always the best token; 1: as the model weighs them")
+    add("--top-k", type=whole_number(0), metavar="K", help="draw from the K best tokens only (0: off, the default)")
+    add("--top-p", type=float, metavar="P", help="draw from the best tokens of joint mass P (1: off, the default)")
+    add("--seed", type=whole_number(0), metavar="N", help="makes draws repeatable")
+    output = parser.add_argument_group("output (text on stdout, everything else on stderr)")
+    output.add_argument("-o", "--output", metavar="FILE", help="write the answer to a file instead")
+    output.add_argument("--json", action="store_true", help="one JSON object: text, token_ids, prompt_ids, audio, stop, timings, ...")
+    _add_verbosity(output)
+
+
+def add_trace_options(parser: ArgumentParser) -> None:
+    """Options of `trace`."""
+    _add_request_options(parser)
+    _add_model_options(parser)
+    group = parser.add_argument_group("trace")
+    add, types = group.add_argument, ("float32", "float64")
+    add("--ids", metavar="FILE.json", help="a JSON list of token ids instead of a prompt; its audio spans take --input in order")
+    add("--dtype", choices=types, default="float32", metavar="TYPE", help="all arithmetic in float32 (default) or float64")
+    add("--steps", type=whole_number(0), default=0, metavar="N", help="also generate up to N tokens greedily (default 0)")
+    add("-o", "--output", metavar="FILE", required=True, help="where to write the tensors, a safetensors file")
+    _add_verbosity(group)
+
+
+def add_info_options(parser: ArgumentParser) -> None:
+    """Options of `info`."""
+    parser.add_argument("model", metavar="DIR", help="checkpoint folder")
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+
+
+def add_random_checkpoint_options(parser: ArgumentParser) -> None:
+    """Options of `random-checkpoint`."""
+    add, sizes, types = parser.add_argument, ("tiny", "layer", "full"), ("bfloat16", "float16", "float32")
+    add("folder", metavar="DIR", help="folder to make; must not exist or be empty")
+    help_size = "tiny (default): in a second; layer: real widths, 2 + 2 layers; full: 8.4 B parameters"
+    add("--size", choices=sizes, default="tiny", metavar="SIZE", help=help_size)
+    add("--seed", type=whole_number(0), default=0, metavar="N", help="another seed, other weights (default 0)")
+    add("--dtype", choices=types, default="bfloat16", metavar="TYPE", help="weights as bfloat16 (default), float16 or float32")
+    add("--force", action="store_true", help="replace a checkpoint that is there already")
+    _add_verbosity(parser)
+
+
+def _add_request_options(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("request").add_argument
+    help_input = "sound files, any format and rate, 30 s each; - reads stdin"
+    add("-i", "--input", nargs="+", action="extend", default=[], metavar="FILE", help=help_input)
+    add("-p", "--prompt", metavar="TEXT", help="the question, or raw tags for a base model; - reads stdin")
+    add("--task", metavar="NAME", help=f"instead of a prompt, one of: {TASK_NAMES}")
+    add("--language", metavar="L", help="of the sound, for a task: en (default), zh, de, es, ko, fr, ja, it or unknown")
+    add("--text-language", metavar="L", help="of the answer, for a task (default: that of the sound)")
+    add("--question", metavar="TEXT", help="what to ask, for --task question")
+    add("--style", metavar="S", help="clotho (default), audiocaps or plain, for --task caption")
+    add("--format", choices=("base", "chat"), metavar="F", help="layout of the prompt, base or chat (default: the checkpoint's)")
+    add("--system", metavar="TEXT", help='system text of a chat (default "You are a helpful assistant.")')
+    add("--history", metavar="FILE.json", help='earlier turns of a chat: [{"query": "", "audio": ["a.wav"], "answer": ""}]')
+
+
+def _add_model_options(parser: ArgumentParser) -> None:
+    add, backends = parser.add_argument_group("model").add_argument, ("reference", "numba")
+    add("-m", "--model", metavar="DIR", help="checkpoint folder (default: the environment variable QWENAUDIO_MODEL)")
+    add("--backend", choices=backends, default="numba", metavar="B", help="numba (default): fast; reference: readable NumPy")
+    add("-t", "--threads", type=whole_number(1), metavar="N", help="threads to use (default: all cores)")
+    add("--force", action="store_true", help="go on although memory looks too small")
+
+
+def _add_verbosity(parser: ArgumentParser | _ArgumentGroup) -> None:
+    noise = parser.add_mutually_exclusive_group()
+    noise.add_argument("-v", "--verbose", action="store_true", help="progress and timings even where stderr is not a terminal")
+    noise.add_argument("-q", "--quiet", action="store_true", help="no progress and no timings, even on a terminal")

@@ -1,0 +1,101 @@
+"""What the program says about a checkpoint and about an answer, as data and as lines."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from qwenaudio_np import __version__
+from qwenaudio_np.checkpoint import DEFAULT_POSITIONS, checkpoint_summary
+from qwenaudio_np.config import ModelConfig
+from qwenaudio_np.errors import shown
+from qwenaudio_np.memory import available_bytes, cache_bytes, needed_bytes
+from qwenaudio_np.request import Result
+
+
+def result_report(result: Result) -> dict[str, Any]:
+    """The object that --json prints. `positions` are a clip's encoder positions, `tokens` its places in the prompt."""
+    return {
+        "text": result.text,
+        "token_ids": result.token_ids,
+        "prompt_ids": result.prompt_ids,
+        "audio": [
+            {"path": clip.path, "seconds": clip.seconds, "positions": clip.positions, "tokens": clip.vectors + 2} for clip in result.clips
+        ],
+        "stop": result.stop_reason,
+        "timings": {stage: round(seconds, 6) for stage, seconds in result.timings.items()},
+        "tokens_per_second": round(result.tokens_per_second, 3),
+        **result.labels,
+        "version": __version__,
+    }
+
+
+def summary_line(result: Result) -> str:
+    """One line for people: where the time went."""
+    stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in result.timings.items())
+    speed = f", {result.tokens_per_second:.1f} tokens/s" if result.tokens_per_second else ""
+    names = ", ".join(f"{name} {value if value.isalnum() else shown(value)}" for name, value in result.labels.items())
+    return f"{len(result.prompt_ids)} + {len(result.token_ids)} tokens ({result.stop_reason}); {stages}{speed}; {names}"
+
+
+def checkpoint_report(folder: str, config: ModelConfig) -> dict[str, Any]:
+    """Sizes, types, parameters, memory and switches of a checkpoint folder, from its config and headers alone."""
+    summary = checkpoint_summary(folder)
+    text = config.text
+    lengths = sorted({min(DEFAULT_POSITIONS, text.max_position_embeddings), text.max_position_embeddings})
+    return {
+        "model": folder,
+        "files": [asdict(file) for file in summary.files],
+        "parameters": {"encoder": summary.encoder_parameters, "decoder": summary.decoder_parameters},
+        "weight_bytes": summary.weight_bytes,
+        "memory_bytes": {
+            "needed_by_positions": {str(length): needed_bytes(config, summary.weight_bytes, length) for length in lengths},
+            "cache_per_position": cache_bytes(text, 1, 4),
+            "available_now": available_bytes(),
+        },
+        "decoder": asdict(text),
+        "encoder": asdict(config.audio) if config.audio else None,
+        "generation": asdict(config.generation),
+        "switched_on": _switches(config),
+    }
+
+
+def report_lines(report: dict[str, Any]) -> list[str]:
+    """A checkpoint report for people."""
+    encoder, decoder = report["parameters"]["encoder"], report["parameters"]["decoder"]
+    counts = f"{encoder + decoder:,} parameters (encoder {encoder:,}, decoder {decoder:,})"
+    lines = [f"{shown(report['model'])}: {counts}, {_size(report['weight_bytes'])} of weights"]
+    for file in report["files"]:
+        types = ", ".join(f"{number} x {dtype}" for dtype, number in file["dtypes"].items())
+        lines.append(f"  {file['name']}  {_size(file['nbytes'])}  {types}")
+    memory = report["memory_bytes"]
+    lines += [f"memory: {_size(needed)} for {length} positions" for length, needed in memory["needed_by_positions"].items()]
+    lines.append(f"memory: {_size(memory['cache_per_position'])} of that for the keys and values of each position")
+    if memory["available_now"] is not None:
+        lines.append(f"memory: {_size(memory['available_now'])} available now")
+    for part in ("encoder", "decoder", "generation"):
+        fields = report[part]
+        lines.append(f"{part}: " + (", ".join(f"{name} {value}" for name, value in fields.items()) if fields else "none (text only)"))
+    return lines + [f"on: {line}" for line in report["switched_on"]]
+
+
+def _switches(config: ModelConfig) -> list[str]:
+    """What this config makes the network do, in words."""
+    text, audio = config.text, config.audio
+    told = {
+        f"dynamic NTK: prompts past {text.seq_length} positions stretch the rotary base": text.use_dynamic_ntk,
+        f"logn: queries past position {text.seq_length} are scaled": text.use_logn_attn,
+        f"rotary on {text.rotary_dim} of {text.head_dim} values of a head": text.rotary_dim < text.head_dim,
+        "lm_head tied to the word embedding": text.tie_word_embeddings,
+        "sound: pairs of positions averaged": bool(audio and audio.avg_pool),
+        "sound: two learned rows around each clip": bool(audio and audio.add_audio_bos_eos_token),
+        "chat: ChatML prompts by default": config.generation.chat_format == "chatml",
+    }
+    return [line for line, on in told.items() if on]
+
+
+def _size(nbytes: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= size:
+            return f"{nbytes / size:.2f} {unit}"
+    return f"{nbytes} B"

@@ -1,0 +1,84 @@
+"""Everything that flows through the network, by name: what other implementations check their own numbers against.
+
+Names, k counting clips and i layers (no batch axis):
+
+    audio.k.mel [mels, 2T]  audio.k.conv1 [state, 2T]  audio.k.conv2 [state, T] (both before GELU)  audio.k.blocks.i [T, state]
+    audio.k.ln_post [N, state]  audio.k.proj [N, hidden]
+    decoder.embed [L, hidden]  decoder.h.i [L, hidden]  decoder.ln_f [L, hidden]  decoder.logits [L, vocabulary]
+    decoder.h.i.key_cache and .value_cache [L, heads, head_dim] (keys after rotary)
+    generate.logits [steps, vocabulary]  generate.ids [steps]  prompt.ids [L]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qwenaudio_np.errors import UsageError
+from qwenaudio_np.generate import generate_ids, stop_ids
+from qwenaudio_np.request import prepare
+from qwenaudio_np.sampler import greedy
+from qwenaudio_np.sources import as_clip
+
+if TYPE_CHECKING:
+    from qwenaudio_np.model import QwenAudio
+
+
+def trace(
+    model: QwenAudio, ids: Sequence[int] | None = None, audio: Sequence[Any] = (), steps: int = 0, prompt: str | None = None, **request: Any
+) -> dict[str, np.ndarray]:
+    """Run a prompt and keep every tensor, in the order of computation, in the model's float type.
+
+    Either `ids` (spans between audio tags take the clips of `audio` in order) or `prompt` and the options of a request
+    (task, format, system, history, ...). `steps` > 0 also generates greedily, at most that many ids, up to a stop id.
+    """
+    if steps < 0:
+        raise UsageError(f"steps is {steps}, expected 0 or more")
+    if ids is None:
+        ready = prepare(model, prompt or "", audio, **request)
+        ids, clips, chat_format = ready.prompt.ids, ready.clips, ready.chat_format
+    else:
+        if prompt or any(request.values()):
+            raise UsageError("ids are a whole prompt already; give ids, or a prompt and its options, not both")
+        clips, chat_format = tuple(as_clip(source) for source in audio), model.config.generation.chat_format
+    taps: dict[str, np.ndarray] = {"prompt.ids": np.asarray(ids, np.int64)}
+
+    def tap(name: str, value: np.ndarray) -> None:
+        taps[name] = np.array(value)  # a copy: views of the network's arrays may be written to later
+
+    x = model.embed(ids, model.encode_audio(clips, tap))
+    tap("decoder.embed", x)
+    hidden, cache = model.prefill(x, tap)
+    tap("decoder.logits", model.logits(hidden))
+    for layer in range(model.config.text.num_hidden_layers):
+        keys, values = cache.view(layer)  # [heads, L, head_dim]
+        tap(f"decoder.h.{layer}.key_cache", keys.transpose(1, 0, 2))
+        tap(f"decoder.h.{layer}.value_cache", values.transpose(1, 0, 2))
+    if steps:
+        pairs = list(generate_ids(model, taps["decoder.logits"][-1], cache, greedy, stop_ids(model.tokenizer, chat_format), steps))
+        tap("generate.logits", np.stack([logits for _, logits in pairs]))
+        taps["generate.ids"] = np.array([token for token, _ in pairs], np.int64)
+    return taps
+
+
+def describe(model: QwenAudio, tensors: dict[str, np.ndarray]) -> dict[str, str]:
+    """What a trace file says about itself: order of the tensors, hash of the config, backend, versions."""
+    config = json.dumps(asdict(model.config), sort_keys=True)
+    from qwenaudio_np import __version__
+
+    return {
+        **model.labels,
+        "order": json.dumps(list(tensors)),
+        "config": config,
+        "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+        "dtype": str(model.dtype),
+        "qwenaudio_np": __version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
