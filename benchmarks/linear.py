@@ -1,0 +1,59 @@
+"""`linear` at the shapes of the published model: one row (decoding) against memory reading, many rows against NumPy's product.
+
+    python benchmarks/linear.py [--threads N] [--json]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import measure
+import numpy as np
+
+from qwenaudio_np import kernels, ops
+from qwenaudio_np.threads import limit_blas
+
+INNER, OUT = 4096, 11008  # w1 and w2 of the decoder
+COPIES = 8  # decoding reads another weight each time; one alone would stay in the cache of some machines
+ROWS = (1, 12, 171, 1500)  # decoding, a short prompt, the prompt of a 6 s clip, the encoder on 30 s
+TOLERANCE = 1e-5
+
+
+def main() -> None:
+    """Print a row per weight type and number of rows."""
+    options = measure.arguments(__doc__ or "")
+    limit_blas(options.threads)
+    kernels.set_threads(options.threads)
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((OUT, INNER), np.float32) * np.float32(0.02)
+    stored = {"float32": weight, "float16": weight.astype(np.float16), "bfloat16": measure.to_bfloat16(weight)}
+    reading = measure.memory_ceiling(kernels.get_threads())
+    lines = []
+    for rows in ROWS:
+        product = measure.product_ceiling(rows, INNER, OUT) if rows > 1 else 0.0
+        x = rng.standard_normal((rows, INNER), np.float32)
+        lines += [one_line(name, w, x, reading, product, options.repeats) for name, w in stored.items()]
+    measure.report(lines, options.json)
+
+
+def one_line(name: str, weight: np.ndarray, x: np.ndarray, reading: float, product: float, repeats: int) -> dict[str, Any]:
+    """Validate, time, and relate to the ceiling that binds: memory for one row, arithmetic for many."""
+    error = measure.validate(name, kernels.linear(x, weight), ops.linear(x, weight), TOLERANCE)
+    weights = [weight.copy() for _ in range(COPIES if len(x) == 1 else 1)]
+    seconds = measure.median_seconds(lambda: [kernels.linear(x, w) for w in weights], repeats) / len(weights)
+    speed, rate = 2 * len(x) * weight.size / seconds, weight.nbytes / seconds
+    return {
+        "weight": name,
+        "rows": len(x),
+        "ms": seconds * 1e3,
+        "Gop/s": speed / 1e9,
+        "GB/s": rate / 1e9,
+        "over memory reading": rate / reading,
+        "over NumPy product": speed / product if product else float("nan"),
+        "error/RMS": error,
+        "threads": kernels.get_threads(),
+    }
+
+
+if __name__ == "__main__":
+    main()

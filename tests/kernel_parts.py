@@ -1,0 +1,24 @@
+"""What the tests of the compiled kernels share."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parent.parent
+compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="NUMBA_DISABLE_JIT is set: there is no compiled code")
+
+
+def part(name: str) -> Any:
+    """A module of the kernels' package (its functions have the same names, so attributes do not do)."""
+    return importlib.import_module(f"qwenaudio_np.kernels.{name}")
+
+
+def random(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape, dtype=np.float32)

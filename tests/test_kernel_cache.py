@@ -1,0 +1,98 @@
+"""The cache of compiled code: used, private, and harmless when damaged, foreign or missing."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kernel_parts import ROOT, compiled_only, part
+
+PROGRAM = """
+import numpy as np
+from qwenaudio_np import backends
+numba = backends.get("numba")
+x = np.arange(120, dtype=np.float32).reshape(3, 40) / 7
+result = numba.rms_norm(x, x[0] - 2, 1e-6)
+from qwenaudio_np.kernels import norms
+print(result.tobytes().hex(), sum(norms._rms_norm.stats.cache_hits.values()))
+"""
+
+
+def run_with(cache: Path | str, **environment: str) -> list[str]:
+    """[result, how much came from the cache] of a new process."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_")}
+    environment = inherited | {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT)} | environment
+    ran = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+    return ran.stdout.split()
+
+
+@compiled_only
+def test_compiled_code_is_kept_and_damage_changes_nothing(tmp_path: Path) -> None:
+    result, hits = run_with(tmp_path)
+    assert hits == "0"
+    folders = list((tmp_path / "qwenaudio_np").iterdir())
+    assert len(folders) == 1
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in (*folders, folders[0].parent)] == [0o700, 0o700]
+    assert run_with(tmp_path) == [result, "1"]
+    files = list(folders[0].iterdir())
+    assert files
+    for damage in (lambda data: data[: len(data) // 2], lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]):
+        for file in files:
+            file.write_bytes(damage(file.read_bytes()))
+        assert run_with(tmp_path) == [result, "0"]
+    assert run_with(tmp_path) == [result, "1"]  # mended
+
+
+@compiled_only
+def test_a_cache_folder_that_others_can_write_is_not_used(tmp_path: Path) -> None:
+    result, _ = run_with(tmp_path)
+    (folder,) = (tmp_path / "qwenaudio_np").iterdir()
+    folder.chmod(0o777)
+    assert run_with(tmp_path) == [result, "0"]
+
+
+@compiled_only
+def test_a_cache_folder_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = part("compile_cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = cache.private_folder()
+    assert folder is not None
+    assert folder.parent == tmp_path / "qwenaudio_np"
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    assert cache.private_folder() is None
+
+
+@compiled_only
+def test_a_link_in_place_of_the_cache_folder_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "qwenaudio_np").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert part("compile_cache").private_folder() is None
+
+
+@compiled_only
+def test_without_any_cache_folder_everything_works(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result, hits = run_with(tmp_path / "file")  # a file where the folder should be
+    assert hits == "0"
+    assert run_with("", HOME=str(tmp_path / "file"))[0] == result
+
+
+def test_the_fingerprint_changes_with_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = part("compile_cache")
+    for source in Path(cache.__file__).parent.glob("*.py"):
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "compile_cache.py"))
+    names = {cache.fingerprint()}
+    for source in sorted(tmp_path.glob("*.py")):
+        source.write_text(source.read_text() + "\n")
+        names.add(cache.fingerprint())
+    assert len(names) == 1 + len(list(tmp_path.glob("*.py")))

@@ -1,0 +1,177 @@
+"""What only compiled kernels have: threads, and one compilation for all kinds of arrays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from qwenaudio_np import backends, ops
+from tests.kernel_parts import ROOT, compiled_only, part, random
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Any:
+    return backends.get("numba")
+
+
+# --- threads ----------------------------------------------------------------------------------------------------------------
+
+OPERATIONS: dict[str, Callable[[Any], NDArray[Any]]] = {
+    "linear, one row": lambda k: k.linear(random(1, 2100), random(777, 2100)),
+    "linear, many rows": lambda k: k.linear(random(37, 300), random(777, 300), random(777)),
+    "conv1d": lambda k: k.conv1d(random(20, 700), random(33, 20, 3), random(33), 2),
+    "attention, one query": lambda k: k.attention(random(7, 1, 40), random(7, 600, 40), random(7, 600, 40), True),
+    "attention, many queries": lambda k: k.attention(random(3, 400, 40), random(3, 450, 40), random(3, 450, 40), True),
+    "gelu": lambda k: k.gelu(random(5, 10007)),
+    "gated_silu": lambda k: k.gated_silu(random(5, 10007), random(5, 10007, seed=1)),
+    "layer_norm": lambda k: k.layer_norm(random(100, 70), random(70), random(70)),
+    "rms_norm": lambda k: k.rms_norm(random(100, 70), random(70), 1e-6),
+}
+
+
+@compiled_only
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_any_number_of_threads_gives_the_same_bits(kernels: Any, operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parallel = part("parallel")
+    monkeypatch.setattr(parallel, "INLINE", 0)
+    results = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(parallel, "_threads", threads)
+        results += [OPERATIONS[operation](kernels).tobytes() for _ in range(3)]
+    assert len(set(results)) == 1
+
+
+def test_several_threads_do_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    parallel = part("parallel")
+    monkeypatch.setattr(parallel, "_threads", 2)
+    both = threading.Barrier(2, timeout=30)  # passed only if two pieces are at work at the same time
+    parallel.run(lambda i: both.wait(), 2, parallel.INLINE + 1)
+
+
+def test_small_work_stays_on_the_calling_thread() -> None:
+    parallel, seen = part("parallel"), []
+    parallel.run(lambda i: seen.append((i, threading.get_ident())), 3, 100)
+    assert seen == [(i, threading.get_ident()) for i in range(3)]
+
+
+def test_set_threads_is_clamped(kernels: Any) -> None:
+    most = numba.config.NUMBA_NUM_THREADS
+    try:
+        for asked, used in ((1, 1), (0, 1), (10**6, most), (None, most)):
+            kernels.set_threads(asked)
+            assert kernels.get_threads() == used
+    finally:
+        kernels.set_threads(None)
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_failure_ends_the_work_and_nothing_runs_on(failure: type[BaseException], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    parallel, done = part("parallel"), []
+    monkeypatch.setattr(parallel, "_threads", threads)
+
+    def piece(i: int) -> None:
+        if i == 5:
+            raise failure
+        time.sleep(0.001)
+        done.append(i)
+
+    with pytest.raises(failure):
+        parallel.run(piece, 10**4, parallel.INLINE + 1)
+    count = len(done)
+    assert count < 1000
+    parallel.run(lambda i: None, 10, parallel.INLINE + 1)  # still works
+    assert len(done) == count
+
+
+@compiled_only
+def test_two_python_threads_at_once(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part("parallel"), "INLINE", 0)
+    x, weight = random(20, 300), random(500, 300)
+    expected, wrong = kernels.linear(x, weight).tobytes(), []
+
+    def repeat() -> None:
+        wrong.extend(i for i in range(20) if kernels.linear(x, weight).tobytes() != expected)
+
+    threads = [threading.Thread(target=repeat) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------------------
+
+
+@compiled_only
+def test_one_compilation_for_every_kind_of_array(kernels: Any, tmp_path: Path) -> None:
+    weight, x = random(40, 30), random(1, 60)
+    np.save(tmp_path / "weight.npy", weight)
+    weight_map = np.load(tmp_path / "weight.npy", mmap_mode="r")
+    kernels.linear(x[:, :30], weight)
+    before = len(part("linear")._dots.signatures)
+    frozen = x[:, :30].copy()
+    frozen.flags.writeable = False
+    for view in (frozen, x[:, ::2], np.asfortranarray(random(3, 30))):
+        for stored in (weight, weight_map, weight[::2], np.asfortranarray(weight)):
+            kernels.linear(view, stored)
+    assert len(part("linear")._dots.signatures) == before
+
+
+def test_views_of_a_cache_are_not_copied() -> None:
+    cache, side_by_side = random(3, 40, 12), random(9, 36)
+    for view in (cache[:, :21], cache[1:, 5:], side_by_side.reshape(9, 3, 12).transpose(1, 0, 2)):
+        flat, (to_head, to_row) = part("arrays").rows_of(view)
+        assert np.shares_memory(flat, view)
+        for head, row in ((0, 0), (1, 7)):
+            assert (flat[head * to_head + row * to_row :][:12] == view[head, row]).all()
+
+
+def test_an_output_does_not_depend_on_the_other_rows(kernels: Any) -> None:
+    x, weight = random(40, 300), random(50, 300)
+    assert (kernels.linear(x, weight)[3:20, 5:40] == kernels.linear(x[3:20], weight[5:40])).all()
+
+
+@compiled_only
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_starts_its_own_threads(tmp_path: Path) -> None:
+    program = """
+import os, threading
+from qwenaudio_np.kernels import parallel
+parallel._threads = 2
+def use():
+    both = threading.Barrier(2, timeout=30)
+    parallel.run(lambda i: both.wait(), 2, parallel.INLINE + 1)
+use()
+child = os.fork()
+if child == 0:
+    use()
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path), "PYTHONWARNINGS": "ignore"}
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60, cwd=ROOT)
+    assert ran.stdout.strip() == "7"
+
+
+def test_nothing_else_of_the_package_needs_numba() -> None:
+    program = "import sys, qwenaudio_np.ops, qwenaudio_np.backends; assert 'numba' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
+def test_the_backend_offers_every_operation(kernels: Any) -> None:
+    for name in (name for name in vars(backends.Ops) if not name.startswith("_")):
+        assert callable(getattr(kernels, name))
+        assert callable(getattr(ops, name))

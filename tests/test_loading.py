@@ -1,0 +1,102 @@
+"""Opening a checkpoint folder: what is checked between its files, and how the public names are found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import qwenaudio_np
+from qwenaudio_np.errors import FormatError, MismatchError, UsageError
+
+
+@pytest.fixture
+def folder(golden: Path, tmp_path: Path) -> Path:
+    """A copy of a small checkpoint that a test may damage."""
+    return Path(shutil.copytree(golden / "short_context_bf16/checkpoint", tmp_path / "checkpoint"))
+
+
+def load(folder: Path) -> qwenaudio_np.QwenAudio:
+    return qwenaudio_np.load(folder, backend="reference")
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    fields = json.loads(path.read_text())
+    for name, value in changes.items():
+        section, _, field = name.rpartition("__")
+        (fields[section] if section else fields)[field] = value
+    path.write_text(json.dumps(fields))
+
+
+def test_a_folder_becomes_a_model(folder: Path) -> None:
+    model = load(folder)
+    assert model.labels == {"model": str(folder), "backend": "reference", "weights": "bfloat16"}
+    assert model.dtype == np.float32
+
+
+def test_weights_stay_as_stored_and_read_only(folder: Path) -> None:
+    weight = load(folder).weights["transformer.h.0.mlp.w1.weight"]
+    assert weight.dtype == np.uint16 and not weight.flags.writeable and not weight.flags.owndata
+
+
+def test_audio_start_id_must_agree_with_the_vocabulary(folder: Path) -> None:
+    edit_config(folder, audio__audio_start_id=4121)
+    with pytest.raises(MismatchError, match=r"audio_start_id 4121.*600 ranks.*is 4120"):
+        load(folder)
+
+
+def test_a_cut_vocabulary_is_found_out(folder: Path) -> None:
+    lines = (folder / "qwen.tiktoken").read_text().splitlines(keepends=True)
+    (folder / "qwen.tiktoken").write_text("".join(lines[:-1]))
+    with pytest.raises(MismatchError, match=r"audio_start_id 4120.*599 ranks.*is 4119"):
+        load(folder)
+
+
+def test_a_vocabulary_too_large_for_the_embedding(folder: Path) -> None:
+    edit_config(folder, vocab_size=4122 - 1, audio__audio_start_id=4119)
+    with pytest.raises(MismatchError):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "qwen.tiktoken"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(FormatError, match=name):
+        load(folder)
+
+
+def test_unknown_dtype_and_backend() -> None:
+    with pytest.raises(UsageError, match="float16"):
+        qwenaudio_np.load("x", dtype="float16")
+    with pytest.raises(UsageError, match="cuda"):
+        qwenaudio_np.load("x", backend="cuda")
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**6, True, 1.5])
+def test_threads_out_of_range(threads: object) -> None:
+    with pytest.raises(UsageError, match="--threads"):
+        qwenaudio_np.load("x", threads=threads)  # type: ignore[arg-type]
+
+
+def test_public_names_exist() -> None:
+    for name in qwenaudio_np.__all__:
+        assert getattr(qwenaudio_np, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = qwenaudio_np.nothing
+
+
+def test_importing_the_package_imports_neither_numpy_nor_numba() -> None:
+    code = "import sys, qwenaudio_np; print([m for m in ('numpy', 'numba', 'soundfile') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_reference_backend_never_imports_numba(folder: Path) -> None:
+    use = f"qwenaudio_np.load({str(folder)!r}, backend='reference', threads=1).generate('a', max_new_tokens=2)"
+    code = f"import sys, qwenaudio_np; {use}; print('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"

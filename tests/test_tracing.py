@@ -1,0 +1,75 @@
+"""Traces through the Python interface; their values are checked in test_golden.py, the file form in the command line's tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import qwenaudio_np
+from qwenaudio_np.errors import MismatchError, UsageError
+from qwenaudio_np.tracing import describe
+
+
+@pytest.fixture(scope="module", params=["float32", "float64"])
+def model(golden: Path, request: pytest.FixtureRequest) -> qwenaudio_np.QwenAudio:
+    return qwenaudio_np.load(golden / "tiny/checkpoint", backend="reference", dtype=request.param)
+
+
+def test_names_shapes_and_types(model: qwenaudio_np.QwenAudio, golden: Path) -> None:
+    # tone.wav: 8531 samples -> 53 frames -> T = 27 -> N = 13; widths of the tiny checkpoint: 80 mels, 48, 64, 4 heads of 16
+    taps = qwenaudio_np.trace(model, audio=[golden / "audio/tone.wav"], prompt="why?", format="base", steps=3)
+    length = len(taps["prompt.ids"])
+    assert length == 13 + 2 + len(model.tokenizer.encode("why?"))
+    want = {
+        "prompt.ids": (length,),
+        "audio.0.mel": (80, 54),
+        "audio.0.conv1": (48, 54),
+        "audio.0.conv2": (48, 27),
+        **{f"audio.0.blocks.{i}": (27, 48) for i in range(3)},
+        "audio.0.ln_post": (13, 48),
+        "audio.0.proj": (13, 64),
+        "decoder.embed": (length, 64),
+        **{f"decoder.h.{i}": (length, 64) for i in range(3)},
+        "decoder.ln_f": (length, 64),
+        "decoder.logits": (length, 4544),
+        **{f"decoder.h.{i}.{part}_cache": (length, 4, 16) for i in range(3) for part in ("key", "value")},
+        "generate.logits": (3, 4544),
+        "generate.ids": (3,),
+    }
+    assert {name: value.shape for name, value in taps.items()} == want
+    assert list(taps) == list(want)  # in the order of computation
+    assert {value.dtype for name, value in taps.items() if "ids" not in name} == {model.dtype}
+
+
+def test_ids_and_prompt_are_two_ways_to_the_same(model: qwenaudio_np.QwenAudio, golden: Path) -> None:
+    clip = golden / "audio/tone.wav"
+    by_prompt = qwenaudio_np.trace(model, audio=[clip], prompt="why?")
+    by_ids = qwenaudio_np.trace(model, ids=by_prompt["prompt.ids"].tolist(), audio=[clip])
+    assert all(np.array_equal(by_prompt[name], by_ids[name]) for name in by_prompt)
+
+
+def test_a_trace_is_a_copy(model: qwenaudio_np.QwenAudio) -> None:
+    taps = qwenaudio_np.trace(model, ids=[1, 2, 3], steps=2)
+    before = taps["decoder.h.0.key_cache"].copy()
+    qwenaudio_np.trace(model, ids=[4, 5, 6], steps=2)
+    assert np.array_equal(before, taps["decoder.h.0.key_cache"]) and len(before) == 3
+
+
+def test_errors(model: qwenaudio_np.QwenAudio, golden: Path) -> None:
+    with pytest.raises(UsageError, match="not both"):
+        qwenaudio_np.trace(model, ids=[1], prompt="x")
+    with pytest.raises(UsageError, match="steps is -1"):
+        qwenaudio_np.trace(model, ids=[1], steps=-1)
+    with pytest.raises(MismatchError, match="0 audio spans but 1 clips"):
+        qwenaudio_np.trace(model, ids=[1], audio=[golden / "audio/tone.wav"])
+
+
+def test_the_description_holds_strings_only(model: qwenaudio_np.QwenAudio) -> None:
+    taps = qwenaudio_np.trace(model, ids=[1, 2])
+    told = describe(model, taps)
+    assert all(isinstance(value, str) for value in told.values())
+    assert json.loads(told["order"]) == list(taps)
+    assert told["dtype"] == str(model.dtype) and told["backend"] == "reference" and len(told["config_sha256"]) == 64
