@@ -74,8 +74,8 @@ def _require_address_space() -> None:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if 0 <= limit < MIN_ADDRESS_SPACE:  # RLIM_INFINITY is -1
         raise ResourceError(
-            f"not enough memory: this process may have {limit / 1e6:.0f} MB (ulimit -v), expected at least {MIN_ADDRESS_SPACE / 1e6:.0f} MB "
-            "for NumPy alone; raise the limit"
+            f"not enough memory: this process may have {limit / 1e6:.0f} MB (ulimit -v), "
+            f"expected at least {MIN_ADDRESS_SPACE / 1e6:.0f} MB for NumPy alone; raise the limit"
         )
 
 

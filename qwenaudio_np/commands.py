@@ -9,8 +9,6 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from qwenaudio_np import backends, console
 from qwenaudio_np.config import load_config
 from qwenaudio_np.errors import UsageError, shown
@@ -35,8 +33,9 @@ def run(arguments: Namespace) -> int:
     reading = time.perf_counter() - begin
     model, loading = _open_model(arguments, progress)
     printer = console.Answer() if not arguments.json and arguments.output is None else None
+    stream = printer.write if printer else None
     limits = {"max_new_tokens": arguments.max_new_tokens, "min_new_tokens": arguments.min_new_tokens}
-    result = answer(model, **request, **limits, **vars(sampling), stream=printer.write if printer else None, progress=progress)
+    result = answer(model, **request, **limits, **vars(sampling), stream=stream, progress=progress, force=arguments.force)
     if result.stop_reason == "interrupted" and not result.token_ids:
         raise KeyboardInterrupt  # there is nothing to keep
     result.timings["audio"] += reading
@@ -65,10 +64,9 @@ def trace(arguments: Namespace) -> int:
     model, _ = _open_model(arguments, progress)
     progress("tracing")
     tensors = trace_request(model, ids, steps=arguments.steps, **request)
-    in_order = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}  # save_file writes memory as it lies there
     with whole_file(arguments.output) as temporary:
         try:
-            save_file(in_order, temporary, metadata=describe(model, tensors))
+            save_file(tensors, temporary, metadata=describe(model, tensors))
         except SafetensorError as error:  # the library's name for a full disk, too
             raise OSError(str(error)) from None
     progress(f"{len(tensors)} tensors, {sum(tensor.nbytes for tensor in tensors.values()) / 1e6:.1f} MB in {shown(arguments.output)}")

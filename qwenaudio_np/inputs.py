@@ -99,10 +99,5 @@ def _is_turn(turn: Any) -> bool:
 
 def _read_list(path: str) -> list[Any]:
     """A JSON list from a file, with the strictness of `parse_json`."""
-    fields = parse_json(f'{{"list": {read_text(path, MAX_TEXT_BYTES)}\n}}', where=path)
-    if len(fields) != 1:  # the file closed the wrapping object's value and went on: not a list, not even JSON
-        raise FormatError(f"{shown(path)} is not valid JSON: extra data; expected one list")
-    value = fields["list"]
-    if not isinstance(value, list):
-        raise FormatError(f"{shown(path)} holds a JSON {type(value).__name__}, expected a list")
-    return value
+    values: list[Any] = parse_json(read_text(path, MAX_TEXT_BYTES), where=path, kind=list)
+    return values

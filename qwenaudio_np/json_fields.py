@@ -14,11 +14,12 @@ MAX_JSON_BYTES = 1 << 20
 
 def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """One JSON object from a file: strict UTF-8, no repeated keys, no NaN, at most `limit` bytes."""
-    return parse_json(read_text(path, limit), where=str(path))
+    fields: dict[str, Any] = parse_json(read_text(path, limit), where=str(path))
+    return fields
 
 
-def parse_json(text: str, where: str) -> dict[str, Any]:
-    """A JSON object from text; every fault of the text becomes one FormatError naming `where`."""
+def parse_json(text: str, where: str, kind: type = dict) -> Any:
+    """A JSON object (or list, `kind`) from text; every fault of the text becomes one FormatError naming `where`."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -34,8 +35,9 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise FormatError(f"{shown(where)} is not valid JSON: {reason}; fetch the file again") from None
-    if not isinstance(value, dict):
-        raise FormatError(f"{shown(where)} holds a JSON {type(value).__name__}, expected an object; fetch the file again")
+    if not isinstance(value, kind):
+        expected = "an object" if kind is dict else f"a {kind.__name__}"
+        raise FormatError(f"{shown(where)} holds a JSON {type(value).__name__}, expected {expected}; is it the right file?")
     return value
 
 

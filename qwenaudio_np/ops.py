@@ -57,7 +57,7 @@ def conv1d(x: Array, weight: Weight, bias: Weight, stride: int) -> Array:
 
 def erf(x: Array) -> Array:
     """The error function, elementwise, by the C library's double version: NumPy has none of its own."""
-    values = np.fromiter(map(math.erf, x.ravel().tolist()), np.float64, x.size)
+    values = np.fromiter((math.erf(value) for value in x.ravel().tolist()), np.float64, x.size)
     return values.reshape(x.shape).astype(x.dtype)
 
 

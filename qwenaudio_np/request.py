@@ -70,18 +70,22 @@ def answer(
     seed: int | None = None,
     stream: Callable[[str], None] | None = None,
     progress: Progress = lambda stage: None,
+    force: bool = False,
     **request: Any,
 ) -> Result:
     """Answer `prompt` about the clips in `audio` (paths, Clips, or float arrays at 16 kHz).
 
     `request`: task, language, text_language, question, style (see tasks.py), format ("base" or "chat", default: the
     checkpoint's), system, history (list of {"query", "audio", "answer"}). `stream` gets the text piece by piece as it comes.
-    After Ctrl-C the result so far is returned with stop_reason "interrupted".
+    `force`: go on although memory looks too small for the prompt's keys and values. After Ctrl-C the result so far is returned,
+    with stop_reason "interrupted".
     """
     sampler = make_sampler(Sampling(temperature, top_k, top_p, seed))
     timings: dict[str, float] = {}
     with _timed(timings, "audio"):
         ready = prepare(model, prompt, audio, max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens, **request)
+    if not force:
+        require_memory(cache_bytes(model.config.text, len(ready.prompt.ids), model.dtype.itemsize), available_bytes())
     result = Result("", [], list(ready.prompt.ids), "interrupted", timings, list(ready.clips), dict(model.labels))
     text = _Text(model.tokenizer, stream)
     with suppress(KeyboardInterrupt):  # stop_reason then stays "interrupted"
@@ -101,7 +105,6 @@ def _generate(model: QwenAudio, ready: Prepared, sampler: Sampler, result: Resul
         sounds = model.encode_audio(ready.clips)
     with _timed(result.timings, "prefill"):
         progress(f"reading a prompt of {len(ready.prompt.ids)} tokens")
-        require_memory(cache_bytes(model.config.text, len(ready.prompt.ids), model.dtype.itemsize), available_bytes())
         hidden, cache = model.prefill(model.embed(ready.prompt.ids, sounds))
         logits = model.logits(hidden[-1:])[0]
     with _timed(result.timings, "decode"):

@@ -176,7 +176,7 @@ def _kind(head: bytes) -> str:
     for offset, magic, kind in _KINDS:
         if head[offset : offset + len(magic)] == magic:
             return kind
-    if all(byte >= 0x20 or byte in b"\t\n\r\f" for byte in head):
+    if all(0x20 <= byte < 0x7F or byte in b"\t\n\r\f" for byte in head):
         return "text"
     return f"no known kind, first bytes {head[:8].hex(' ')}"
 

@@ -50,7 +50,8 @@ def trace(
     taps: dict[str, np.ndarray] = {"prompt.ids": np.asarray(ids, np.int64)}
 
     def tap(name: str, value: np.ndarray) -> None:
-        taps[name] = np.array(value)  # a copy: views of the network's arrays may be written to later
+        # A copy, because views of the network's arrays may be written to later; in C order, because files are written as memory lies.
+        taps[name] = np.array(value, order="C")
 
     x = model.embed(ids, model.encode_audio(clips, tap))
     tap("decoder.embed", x)

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 TINY = GOLDEN / "tiny" / "checkpoint"
 CLIP = GOLDEN / "audio" / "tone.wav"  # half a second
+UNUSUAL = ("PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONCOERCECLOCALE")  # what would hide faults of the streams
 TIMEOUT = 60  # seconds; far above what anything here takes
 
 
@@ -55,9 +56,10 @@ def runner(capture: pytest.CaptureFixture[str]) -> Run:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of a process that finds the package with or without installation."""
+    """The environment of a user's process, which finds the package with or without installation."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, **changes}
+    usual = {name: value for name, value in os.environ.items() if name not in UNUSUAL}
+    return {**usual, "PYTHONPATH": path, **changes}
 
 
 def start(words: list[str], code: str | None = None, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:

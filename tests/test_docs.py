@@ -64,6 +64,8 @@ def listed_tree() -> dict[str, str]:
     entries: dict[str, str] = {}
     folder = ""
     for line in block.text.splitlines():
+        if re.fullmatch(r" {2}# \S.*", line):  # a heading inside a folder
+            continue
         match = re.fullmatch(r"( {2})?(\S+) +(\S.*)", line)
         assert match, f"a line of the tree is not `name  purpose`: {line!r}"
         if not match[1]:
