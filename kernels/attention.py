@@ -26,6 +26,7 @@ from .simd_python import LANES
 
 QUERIES = 192  # queries per piece of work: what turning a block of keys round costs is shared by so many
 KEYS = 256  # keys and values at once: with head_dim 128, 256 KB in the second-level cache
+STRIP = 64  # rows of values that stay in the first-level cache while all their columns are summed
 FEW = 3  # up to so many queries are taken one by one
 HIDDEN = np.float32(-np.inf)
 
@@ -101,11 +102,24 @@ def _one_by_one(
         weight = _to_weights(scores, 0, count, len(scores), HIDDEN)[2]
         at = (query * heads + head) * head_dim
         out[at : at + head_dim] = 0
-        for j in range(count):
-            for c in range(head_dim):
-                out[at + c] += scores[j] * widened(v, head * v_steps[0] + j * v_steps[1] + c)
+        for start in range(0, count, STRIP):
+            _add_rows(scores, start, min(STRIP, count - start), v, head * v_steps[0] + start * v_steps[1], v_steps[1], out, at, head_dim)
         for c in range(head_dim):
             out[at + c] /= weight
+
+
+@inlined
+def _add_rows(weights: Array, first: int, count: int, v: Array, v_at: int, step: int, out: Array, at: int, head_dim: int) -> None:
+    """out [head_dim] at `at` += the sum of `count` rows of v, `step` apart, times their weights."""
+    whole = head_dim // LANES * LANES
+    for c in range(0, whole, LANES):
+        part = zeros(1)
+        for j in range(count):
+            part = add_outer(part, weights, first + j, 0, v, v_at + j * step + c)
+        add_to(part, out, at + c, 0)
+    for c in range(whole, head_dim):
+        for j in range(count):
+            out[at + c] += weights[first + j] * widened(v, v_at + j * step + c)
 
 
 @inlined

@@ -2,8 +2,8 @@
 
 Numba's own cache does not do: it knows a function by its own file only (change a helper in another file, and the caller
 still returns the old numbers), it runs whatever bytes it finds, and a damaged file ends the program. Here the folder's name
-carries a hash of everything that shapes the code, every file a checksum, the folder must be this user's alone, and
-whatever is odd means compiling again. Without a usable folder everything works, only slower at the start.
+carries a hash of everything that shapes the code, beside Numba's files lies a checksum that is looked at before Numba looks at
+them, the folder must be this user's alone, and whatever is odd means compiling again. Without a usable folder everything works, only slower at the start.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import pickle
 import stat
 import sys
 import tempfile
@@ -22,9 +21,7 @@ from typing import Any
 import llvmlite
 import llvmlite.binding
 import numba
-from numba.core import caching, compiler, serialize
-
-CHECKSUM = hashlib.sha256().digest_size  # bytes, in front of every file
+from numba.core import caching, compiler
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -45,35 +42,45 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 class _Cache(caching.NullCache):
-    """What Numba asks before it compiles, and tells afterwards: one file per function and argument types."""
+    """What Numba asks before it compiles, and tells afterwards: files of its own form, one set per function and argument types."""
 
     def __init__(self, folder: Path, function: Callable[..., Any]) -> None:
         self._folder, self._name = folder, f"{function.__module__}.{function.__qualname__}"
 
-    def _path(self, signature: object) -> Path:
-        return self._folder / (hashlib.sha256(f"{self._name} {signature!r}".encode()).hexdigest()[:32] + ".bin")
+    def _files(self, signature: object) -> tuple[caching.IndexDataCacheFile, Path]:
+        """Numba's reader and writer of one compiled function, and the file with the checksum of what it wrote."""
+        base = hashlib.sha256(f"{self._name} {signature!r}".encode()).hexdigest()[:32]
+        return caching.IndexDataCacheFile(str(self._folder), base, _STAMP), self._folder / f"{base}.sha256"
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         target_context.refresh()
-        # Whatever a damaged or foreign file makes unpickling raise, the answer is to compile.
-        with contextlib.suppress(Exception):
-            data = self._path(sig).read_bytes()
-            if hashlib.sha256(data[CHECKSUM:]).digest() == data[:CHECKSUM]:
-                return compiler.CompileResult._rebuild(target_context, *pickle.loads(data[CHECKSUM:]))
+        with contextlib.suppress(Exception):  # whatever a damaged or foreign file leads to, the answer is to compile
+            files, checksum = self._files(sig)
+            if checksum.read_text() == _digest(checksum):
+                return compiler.CompileResult._rebuild(target_context, *files.load(sig))
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         # A full disk, or code that cannot be stored: the compiled function is in memory, nothing is lost but time.
         with contextlib.suppress(Exception):
-            payload = serialize.dumps(data._reduce())
-            _write(self._path(sig), hashlib.sha256(payload).digest() + payload)
+            files, checksum = self._files(sig)
+            files.save(sig, data._reduce())
+            _write(checksum, _digest(checksum))
 
 
-def _write(path: Path, data: bytes) -> None:
+def _digest(checksum: Path) -> str:
+    """The SHA-256 of the names and bytes of the files that a checksum stands for."""
+    told = hashlib.sha256()
+    for path in sorted(checksum.parent.glob(f"{checksum.stem}.*nb[ic]")):
+        told.update(path.name.encode() + b"\0" + path.read_bytes())
+    return told.hexdigest()
+
+
+def _write(path: Path, data: str) -> None:
     """All of it or nothing, also when two processes write the same file at once."""
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "w") as file:
             file.write(data)
         os.replace(temporary, path)
     except BaseException:
@@ -114,4 +121,5 @@ def _is_private(folder: Path) -> bool:
     return not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & 0o022)
 
 
+_STAMP = "one"  # Numba's own sign of a source file's age; here the folder's name says more
 _FOLDER = private_folder()

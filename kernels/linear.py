@@ -27,7 +27,7 @@ DEPTH = 256  # columns of W at once: a panel of them is 16 KB and stays in the f
 PANELS = 8  # panels of 16 rows of W per piece of work: 128 KB stay in the second-level cache while all of x passes by
 DOTS = 4  # rows of W whose dot products run at once
 FEW = 8  # up to this many rows of x, turning W round would cost more than it saves
-PIECE = 1 << 20  # bytes of W per piece of work when W is streamed
+SHARES = 4  # pieces of work per thread when W is streamed: few, for passing the global lock on takes as long as reading 1 MB
 
 
 def linear(x: Array, weight: Weight, bias: Weight | None = None) -> Array:
@@ -45,7 +45,7 @@ def linear(x: Array, weight: Weight, bias: Weight | None = None) -> Array:
 
 def _stream(x: Array, weight: Weight, bias: Weight, y: Array) -> None:
     width = x.shape[1]
-    rows = max(DOTS, PIECE // (width * weight.itemsize) // DOTS * DOTS)
+    rows = -(-len(bias) // (SHARES * parallel.get_threads() * DOTS)) * DOTS
     out, flat = y.reshape(-1), readable(x)
     parallel.run(lambda i: _dots(flat, weight, bias, out, width, i * rows, rows), -(-len(bias) // rows), x.size * len(bias))
 

@@ -43,7 +43,7 @@ def test_compiled_code_is_kept_and_damage_changes_nothing(tmp_path: Path) -> Non
     assert run_with(tmp_path) == [result, "1"]
     files = list(folders[0].iterdir())
     assert files
-    for damage in (lambda data: data[: len(data) // 2], lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]):
+    for damage in (lambda data: data[: len(data) // 2], lambda data: data[:20] + bytes([data[20] ^ 1]) + data[21:]):
         for file in files:
             file.write_bytes(damage(file.read_bytes()))
         assert run_with(tmp_path) == [result, "0"]
