@@ -64,14 +64,21 @@ class _Cache(caching.NullCache):
         # A full disk, or code that cannot be stored: the compiled function is in memory, nothing is lost but time.
         with contextlib.suppress(Exception):
             files, checksum = self._files(sig)
+            for damaged in _compiled(checksum):  # Numba adds to the files it finds, and fails where it cannot read them
+                damaged.unlink(missing_ok=True)
             files.save(sig, data._reduce())
             _write(checksum, _digest(checksum))
 
 
+def _compiled(checksum: Path) -> list[Path]:
+    """The files that a checksum stands for: an index and the code."""
+    return sorted(checksum.parent.glob(f"{checksum.stem}.*nb[ic]"))
+
+
 def _digest(checksum: Path) -> str:
-    """The SHA-256 of the names and bytes of the files that a checksum stands for."""
+    """The SHA-256 of the names and bytes of those files."""
     told = hashlib.sha256()
-    for path in sorted(checksum.parent.glob(f"{checksum.stem}.*nb[ic]")):
+    for path in _compiled(checksum):
         told.update(path.name.encode() + b"\0" + path.read_bytes())
     return told.hexdigest()
 
