@@ -2,8 +2,9 @@
 
 Numba's own cache does not do: it knows a function by its own file only (change a helper in another file, and the caller
 still returns the old numbers), it runs whatever bytes it finds, and a damaged file ends the program. Here the folder's name
-carries a hash of everything that shapes the code, beside Numba's files lies a checksum that is looked at before Numba looks at
-them, the folder must be this user's alone, and whatever is odd means compiling again. Without a usable folder everything works, only slower at the start.
+carries a hash of everything that shapes the code, beside Numba's files lies a checksum that is looked at before Numba looks
+at them, the folder must be this user's alone, and whatever is odd means compiling again. Without a usable folder everything
+works, only slower at the start.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import numpy as np
 
 from qwenaudio_np.config import TextConfig
@@ -62,3 +65,31 @@ class KVCache:
             old = arrays[layer]
             arrays[layer] = np.empty((old.shape[0], capacity, old.shape[2]), self.dtype)
             arrays[layer][:, : self.length] = old[:, : self.length]
+
+
+@dataclass
+class Past:
+    """The inputs [positions, hidden] whose keys and values a cache holds: what a later prompt may begin with."""
+
+    inputs: Array
+    cache: KVCache
+
+    def shared(self, x: Array, ntk_alpha: float) -> int:
+        """How many of the first rows of x [length, hidden] are in the cache already, but never all: the last one's output is wanted.
+
+        Inputs are compared, not ids: a clip that is heard a little differently beside a longer one (`visible_frames`) is found out.
+        Another alpha turns every key differently, and nothing is shared.
+        """
+        if self.cache.ntk_alpha != ntk_alpha:
+            return 0
+        n = min(len(x) - 1, len(self.inputs), self.cache.length)
+        differs = (x[:n] != self.inputs[:n]).any(axis=1)
+        return int(differs.argmax()) if differs.any() else n
+
+
+@dataclass
+class Memory:
+    """What a conversation keeps from turn to turn besides its words."""
+
+    past: Past | None = None
+    sounds: dict[Any, Array] = field(default_factory=dict)  # encoded clips, see QwenAudio.encode_audio

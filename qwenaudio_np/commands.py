@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qwenaudio_np import backends, console
+from qwenaudio_np.checkpoint_commands import convert, download, verify
 from qwenaudio_np.config import load_config
 from qwenaudio_np.errors import UsageError, shown
 from qwenaudio_np.inputs import read_ids, read_request
@@ -98,7 +99,15 @@ def random_checkpoint(arguments: Namespace) -> int:
     return 0
 
 
-VERBS: dict[str, Callable[[Namespace], int]] = {"run": run, "trace": trace, "info": info, "random-checkpoint": random_checkpoint}
+VERBS: dict[str, Callable[[Namespace], int]] = {
+    "run": run,
+    "trace": trace,
+    "info": info,
+    "convert": convert,
+    "verify": verify,
+    "download": download,
+    "random-checkpoint": random_checkpoint,
+}
 
 
 def _check_places(arguments: Namespace) -> None:

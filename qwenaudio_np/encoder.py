@@ -18,22 +18,14 @@ from qwenaudio_np.ops import Array, widen
 from qwenaudio_np.wiring import Tap, Weights, ignore, require_finite, split_heads, under
 
 
-def encode_clips(
-    mels: Sequence[Array], samples: Sequence[int], weights: Weights, config: AudioConfig, ops: Ops, tap: Tap = ignore
-) -> list[Array]:
-    """The clips of ONE prompt: log-mels [mels, 3000] and lengths in samples -> per clip [vectors + 2, hidden].
+def visible_frames(samples: Sequence[int]) -> list[int]:
+    """How many mel frames the convolutions see of each clip of ONE prompt, from the clips' lengths in samples.
 
-    They are given together because they are not independent: the original cuts all spectrograms at the longest clip's end,
-    so behind the end of a shorter clip the first convolution sees one more frame (of silence), behind the longest zeros.
+    Clips of a prompt are not independent: the original cuts all their spectrograms at the longest clip's end, so behind the end of
+    a shorter clip the first convolution sees one more frame (of silence), and behind that of the longest it sees zeros.
     """
-    longest = 2 * max((position_count(n) for n in samples), default=0)  # frames
-    outputs = []
-    for k, (mel, n) in enumerate(zip(mels, samples, strict=True)):
-        frames = 2 * position_count(n)
-        tap(f"audio.{k}.mel", mel[:, :frames])
-        visible = mel[:, : min(frames + 1, longest)]  # [mels, frames] or one more
-        outputs.append(encode_clip(visible, n, weights, config, ops, _prefixed(f"audio.{k}.", tap)))
-    return outputs
+    own = [2 * position_count(n) for n in samples]
+    return [min(frames + 1, max(own)) for frames in own]
 
 
 def encode_clip(visible: Array, samples: int, weights: Weights, config: AudioConfig, ops: Ops, tap: Tap = ignore) -> Array:
@@ -44,6 +36,7 @@ def encode_clip(visible: Array, samples: int, weights: Weights, config: AudioCon
     positions = position_count(samples)
     if positions > config.n_ctx:
         raise MismatchError(f"a clip of {positions} positions is longer than this encoder's {config.n_ctx} (n_ctx); cut it shorter")
+    tap("mel", visible[:, : 2 * positions])
     x = _convolve(visible, positions, weights, ops, tap)  # [T, state]
     for layer in range(config.n_layer):
         x = _block(x, f"transformer.audio.blocks.{layer}.", weights, config, ops)
@@ -89,8 +82,3 @@ def _project(x: Array, vectors: int, weights: Weights, config: AudioConfig, ops:
         return x
     begin, end = widen(w("audio_bos_eos_token.weight"), x.dtype)  # [hidden] each
     return np.concatenate([begin[None], x, end[None]])
-
-
-def _prefixed(prefix: str, tap: Tap) -> Tap:
-    """A tap that puts `prefix` before every name."""
-    return lambda name, value: tap(prefix + name, value)

@@ -8,25 +8,27 @@ The class holds what does not change between requests: config, weights as stored
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from qwenaudio_np.audio import Clip
 from qwenaudio_np.backends import Ops
-from qwenaudio_np.cache import KVCache
+from qwenaudio_np.cache import KVCache, Past
 from qwenaudio_np.chat import Chat
 from qwenaudio_np.config import AudioConfig, ModelConfig
 from qwenaudio_np.decoder import decode, ntk_alpha
-from qwenaudio_np.encoder import encode_clips
+from qwenaudio_np.encoder import encode_clip, visible_frames
 from qwenaudio_np.errors import MismatchError, UsageError
 from qwenaudio_np.mel import log_mel
 from qwenaudio_np.ops import Array
 from qwenaudio_np.prompt import find_spans
 from qwenaudio_np.request import Result, answer
 from qwenaudio_np.tokenizer import Tokenizer
-from qwenaudio_np.wiring import Tap, Weights, ignore
+from qwenaudio_np.wiring import Tap, Weights, ignore, prefixed
+
+Sounds = MutableMapping[tuple[Clip, int], Array]
 
 
 class QwenAudio:
@@ -54,17 +56,27 @@ class QwenAudio:
             raise UsageError("this checkpoint is text-only (no audio section in config.json) and takes no --input; use a Qwen-Audio one")
         return self.config.audio
 
-    def encode_audio(self, clips: Sequence[Clip], tap: Tap = ignore) -> list[Array]:
-        """The clips of one prompt -> for each [vectors + 2, hidden] (without learned end rows: [vectors, hidden])."""
-        if not clips:
-            return []
+    def encode_audio(self, clips: Sequence[Clip], tap: Tap = ignore, known: Sounds | None = None) -> list[Array]:
+        """The clips of one prompt -> for each [vectors + 2, hidden] (without learned end rows: [vectors, hidden]).
+
+        `known` holds clips that were encoded before, by clip and frames seen of it; it is used and added to.
+        """
+        known = {} if known is None else known
+        seen = list(zip(clips, visible_frames([len(clip.waveform) for clip in clips]), strict=True))
+        for k, (clip, frames) in enumerate(seen):
+            if (clip, frames) not in known:
+                known[clip, frames] = self._encode(clip, frames, prefixed(f"audio.{k}.", tap))
+        return [known[key] for key in seen]
+
+    def _encode(self, clip: Clip, frames: int, tap: Tap) -> Array:
+        """One clip, of whose log-mel the convolutions see `frames` frames -> [vectors + 2, hidden]"""
         config = self.require_hearing()
-        mels = [log_mel(clip.waveform, config.n_mels, self.dtype) for clip in clips]  # [mels, 3000] each
-        return encode_clips(mels, [len(clip.waveform) for clip in clips], self.weights, config, self.ops, tap)
+        mel = log_mel(clip.waveform, config.n_mels, self.dtype)  # [mels, 3000]
+        return encode_clip(mel[:, :frames], len(clip.waveform), self.weights, config, self.ops, tap)
 
     def embed(self, ids: Sequence[int], sounds: Sequence[Array] = ()) -> Array:
         """ids [length] -> [length, hidden]; the k-th span between audio tags is overwritten, tags included, by the k-th sound."""
-        x = self._look_up(ids)  # [length, hidden]
+        x = self.look_up(ids)  # [length, hidden]
         spans = find_spans(ids, self.config.audio.audio_start_id) if self.config.audio else []
         if len(spans) != len(sounds):
             raise MismatchError(f"the ids have {len(spans)} audio spans but {len(sounds)} clips were given; they must be equal")
@@ -76,15 +88,32 @@ class QwenAudio:
             x[begin:end] = sound
         return x
 
-    def prefill(self, x: Array, tap: Tap = ignore) -> tuple[Array, KVCache]:
-        """x [length, hidden] of a whole prompt -> hidden states [length, hidden] after ln_f, and the filled cache."""
-        cache = KVCache(self.config.text, self.dtype)
-        cache.ntk_alpha = ntk_alpha(len(x), self.config.text)
-        return decode(x, cache, self.weights, self.config.text, self.ops, tap), cache
+    def look_up(self, ids: Sequence[int]) -> Array:
+        """ids [length] -> their rows of the word embedding, [length, hidden]. Raises UsageError for too many ids, or one without a row."""
+        limit = self.config.text.max_position_embeddings
+        if not 0 < len(ids) <= limit:
+            raise UsageError(
+                f"the prompt has {len(ids)} tokens, expected 1 to {limit} (max_position_embeddings); shorten the text or give fewer clips"
+            )
+        if min(ids) < 0 or max(ids) >= self.config.text.vocab_size:
+            raise UsageError(f"token ids must be from 0 to {self.config.text.vocab_size - 1}, got {min(ids)} to {max(ids)}")
+        return self.ops.embedding(self.weights["transformer.wte.weight"], np.asarray(ids, np.intp), self.dtype)
+
+    def prefill(self, x: Array, tap: Tap = ignore, past: Past | None = None) -> tuple[Array, KVCache]:
+        """x [length, hidden] of a whole prompt -> hidden states [length, hidden] after ln_f, and the filled cache.
+
+        With the `past` of an earlier prompt, the first rows that both have in common are not computed again, and not returned.
+        """
+        alpha = ntk_alpha(len(x), self.config.text)
+        shared = past.shared(x, alpha) if past else 0
+        cache = past.cache if past and shared else KVCache(self.config.text, self.dtype)
+        cache.truncate(shared)
+        cache.ntk_alpha = alpha
+        return decode(x[shared:], cache, self.weights, self.config.text, self.ops, tap), cache
 
     def step(self, token: int, cache: KVCache) -> Array:
         """One more token [id] -> the logits of the one after it, [vocabulary]."""
-        hidden = decode(self._look_up([token]), cache, self.weights, self.config.text, self.ops)
+        hidden = decode(self.look_up([token]), cache, self.weights, self.config.text, self.ops)
         return self.logits(hidden)[0]
 
     def logits(self, hidden: Array) -> Array:
@@ -98,14 +127,3 @@ class QwenAudio:
     def chat(self, system: str | None = None) -> Chat:
         """A conversation that remembers its turns: `chat.ask("what does the person say?", audio=["a.flac"])`."""
         return Chat(self, system)
-
-    def _look_up(self, ids: Sequence[int]) -> Array:
-        """ids [length] -> their rows of the word embedding, [length, hidden]"""
-        limit = self.config.text.max_position_embeddings
-        if not 0 < len(ids) <= limit:
-            raise UsageError(
-                f"the prompt has {len(ids)} tokens, expected 1 to {limit} (max_position_embeddings); shorten the text or give fewer clips"
-            )
-        if min(ids) < 0 or max(ids) >= self.config.text.vocab_size:
-            raise UsageError(f"token ids must be from 0 to {self.config.text.vocab_size - 1}, got {min(ids)} to {max(ids)}")
-        return self.ops.embedding(self.weights["transformer.wte.weight"], np.asarray(ids, np.intp), self.dtype)

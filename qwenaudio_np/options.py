@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, ArgumentTypeError, _ArgumentGroup
 from collections.abc import Callable
 
@@ -23,6 +24,14 @@ def whole_number(low: int) -> Callable[[str], int]:
         return value
 
     return convert
+
+
+def byte_size(text: str) -> int:
+    """An option's type: a number of bytes, with or without a unit: 2GB, 1.5 GB, 500MB, 64kB, 1000000."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?) ?(|B|kB|MB|GB|TB)", text, re.ASCII | re.IGNORECASE)
+    if not match:
+        raise ArgumentTypeError(f"{shown(text)} is not a size such as 500MB or 2GB")
+    return int(float(match[1]) * 1000 ** ("B", "KB", "MB", "GB", "TB").index(match[2].upper() or "B"))
 
 
 def add_run_options(parser: ArgumentParser) -> None:
@@ -59,6 +68,36 @@ def add_info_options(parser: ArgumentParser) -> None:
     """Options of `info`."""
     parser.add_argument("model", metavar="DIR", help="checkpoint folder")
     parser.add_argument("--json", action="store_true", help="as one JSON object")
+
+
+def add_convert_options(parser: ArgumentParser) -> None:
+    """Options of `convert`."""
+    add, kinds, types = parser.add_argument, ("safetensors", "pytorch", "whisper"), ("float32", "float16", "bfloat16")
+    add("source", metavar="SOURCE", help="checkpoint folder, or one .safetensors, .bin, .pt or .pth file")
+    add("folder", metavar="DIR", help="folder to make; must not exist or be empty")
+    add("--from", dest="from_", choices=kinds, metavar="KIND", help="safetensors, pytorch or whisper (default: what is found)")
+    add("--weights", choices=types, metavar="TYPE", help="store as float32, float16 or bfloat16 (default: as they are)")
+    add("--shard-size", type=byte_size, default=2_000_000_000, metavar="SIZE", help="largest file, for example 500MB (default 2GB)")
+    add("--config", metavar="DIR", help="folder of config.json and vocabulary, where SOURCE is a single file")
+    add("--audio-from", metavar="FILE", help="put the encoder of this Whisper .pt file in front of a text model")
+    add("--seed", type=whole_number(0), default=0, metavar="N", help="for what --audio-from has to make new (default 0)")
+    add("--force", action="store_true", help="replace a checkpoint that is there already")
+    _add_verbosity(parser)
+
+
+def add_verify_options(parser: ArgumentParser) -> None:
+    """Options of `verify`."""
+    parser.add_argument("folder", metavar="DIR", help="checkpoint folder")
+    parser.add_argument("--against", metavar="SOURCE", help="also compare every tensor with the one it was converted from")
+    _add_verbosity(parser)
+
+
+def add_download_options(parser: ArgumentParser) -> None:
+    """Options of `download`."""
+    parser.add_argument("repository", metavar="REPOSITORY", help="owner/name on the hub; only weights, config and vocabulary are fetched")
+    parser.add_argument("folder", metavar="DIR", help="where to put the files; what is there already is kept")
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit (default: the main branch)")
+    _add_verbosity(parser)
 
 
 def add_random_checkpoint_options(parser: ArgumentParser) -> None:

@@ -9,7 +9,15 @@ from typing import Any, NamedTuple, NoReturn
 
 from qwenaudio_np import __version__, console
 from qwenaudio_np.errors import UsageError, shown
-from qwenaudio_np.options import add_info_options, add_random_checkpoint_options, add_run_options, add_trace_options
+from qwenaudio_np.options import (
+    add_convert_options,
+    add_download_options,
+    add_info_options,
+    add_random_checkpoint_options,
+    add_run_options,
+    add_trace_options,
+    add_verify_options,
+)
 
 PROGRAM = "qwenaudio-np"
 EXAMPLES = "examples:\n"
@@ -30,6 +38,19 @@ INFO_EXAMPLES = f"""\
 {EXAMPLES}  {PROGRAM} info Qwen-Audio-Chat
   {PROGRAM} info build/tiny --json
 """
+CONVERT_USAGE = f"{PROGRAM} convert SOURCE DIR [--weights TYPE] [--config DIR] [--audio-from FILE] [options]"
+CONVERT_EXAMPLES = f"""\
+{EXAMPLES}  {PROGRAM} convert Qwen-Audio-Chat-bin Qwen-Audio-Chat
+  {PROGRAM} convert Qwen-7B Untrained --audio-from large-v2.pt --weights bfloat16
+"""
+VERIFY_USAGE = f"{PROGRAM} verify DIR [--against SOURCE]"
+VERIFY_EXAMPLES = f"""\
+{EXAMPLES}  {PROGRAM} verify Qwen-Audio-Chat --against Qwen-Audio-Chat-bin
+"""
+DOWNLOAD_USAGE = f"{PROGRAM} download REPOSITORY DIR [--revision NAME]"
+DOWNLOAD_EXAMPLES = f"""\
+{EXAMPLES}  {PROGRAM} download Qwen/Qwen-Audio-Chat Qwen-Audio-Chat-bin
+"""
 RANDOM_USAGE = f"{PROGRAM} random-checkpoint DIR [--size tiny|layer|full] [options]"
 RANDOM_EXAMPLES = f"""\
 {EXAMPLES}  {PROGRAM} random-checkpoint build/tiny --size tiny --seed 1
@@ -37,7 +58,7 @@ RANDOM_EXAMPLES = f"""\
 """
 SHORT_USAGE = f"""\
 usage: {RUN_USAGE}
-       {PROGRAM} trace | info | random-checkpoint ...
+       {PROGRAM} trace | info | convert | verify | download | random-checkpoint ...
        {PROGRAM} --help   shows the verbs and examples"""
 
 
@@ -56,6 +77,11 @@ VERBS = {
         add_trace_options, "write every tensor of a run to a file, to check another implementation against", TRACE_USAGE, TRACE_EXAMPLES
     ),
     "info": Verb(add_info_options, "what a checkpoint folder holds and needs", INFO_USAGE, INFO_EXAMPLES),
+    "convert": Verb(
+        add_convert_options, "any checkpoint in, a folder of safetensors out; runs no code from it", CONVERT_USAGE, CONVERT_EXAMPLES
+    ),
+    "verify": Verb(add_verify_options, "check every byte and value of a checkpoint folder", VERIFY_USAGE, VERIFY_EXAMPLES),
+    "download": Verb(add_download_options, "fetch a checkpoint from the Hugging Face hub", DOWNLOAD_USAGE, DOWNLOAD_EXAMPLES),
     "random-checkpoint": Verb(
         add_random_checkpoint_options, "make a checkpoint with random weights, for tests and timing", RANDOM_USAGE, RANDOM_EXAMPLES
     ),

@@ -9,7 +9,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from qwenaudio_np.audio import Clip
+from qwenaudio_np.cache import Memory, Past
 from qwenaudio_np.errors import UsageError, shown
 from qwenaudio_np.generate import generate_ids, stop_ids, stop_reason
 from qwenaudio_np.memory import available_bytes, cache_bytes, require_memory
@@ -71,14 +74,15 @@ def answer(
     stream: Callable[[str], None] | None = None,
     progress: Progress = lambda stage: None,
     force: bool = False,
+    memory: Memory | None = None,
     **request: Any,
 ) -> Result:
     """Answer `prompt` about the clips in `audio` (paths, Clips, or float arrays at 16 kHz).
 
     `request`: task, language, text_language, question, style (see tasks.py), format ("base" or "chat", default: the
     checkpoint's), system, history (list of {"query", "audio", "answer"}). `stream` gets the text piece by piece as it comes.
-    `force`: go on although memory looks too small for the prompt's keys and values. After Ctrl-C the result so far is returned,
-    with stop_reason "interrupted".
+    `memory`: what earlier turns of a conversation left to use again. `force`: go on although memory looks too small for the
+    prompt's keys and values. After Ctrl-C the result so far is returned, with stop_reason "interrupted".
     """
     sampler = make_sampler(Sampling(temperature, top_k, top_p, seed))
     timings: dict[str, float] = {}
@@ -89,23 +93,27 @@ def answer(
     result = Result("", [], list(ready.prompt.ids), "interrupted", timings, list(ready.clips), dict(model.labels))
     text = _Text(model.tokenizer, stream)
     with suppress(KeyboardInterrupt):  # stop_reason then stays "interrupted"
-        _generate(model, ready, sampler, result, text, progress)
+        _generate(model, ready, sampler, result, text, progress, memory or Memory())
     result.text = text.finish()
     timings["total"] = sum(timings.values())
     return result
 
 
-def _generate(model: QwenAudio, ready: Prepared, sampler: Sampler, result: Result, text: _Text, progress: Progress) -> None:
+def _generate(
+    model: QwenAudio, ready: Prepared, sampler: Sampler, result: Result, text: _Text, progress: Progress, memory: Memory
+) -> None:
     """Encode, prefill and decode into `result` and `text`, which hold what is there so far if this is interrupted."""
     stops = stop_ids(model.tokenizer, ready.chat_format)
     seen: list[int] = []
     with _timed(result.timings, "encode"):
         if ready.clips:
             progress(f"encoding {len(ready.clips)} clip(s), {sum(clip.seconds for clip in ready.clips):.1f} s of sound")
-        sounds = model.encode_audio(ready.clips)
+        sounds = model.encode_audio(ready.clips, known=memory.sounds)
     with _timed(result.timings, "prefill"):
         progress(f"reading a prompt of {len(ready.prompt.ids)} tokens")
-        hidden, cache = model.prefill(model.embed(ready.prompt.ids, sounds))
+        x = model.embed(ready.prompt.ids, sounds)
+        hidden, cache = model.prefill(x, past=memory.past)
+        memory.past = Past(x, cache)
         logits = model.logits(hidden[-1:])[0]
     with _timed(result.timings, "decode"):
         progress("answering")
@@ -115,6 +123,8 @@ def _generate(model: QwenAudio, ready: Prepared, sampler: Sampler, result: Resul
                 result.token_ids.append(token)
                 text.push(token)
     result.stop_reason = stop_reason(seen, stops, ready.max_new_tokens)
+    decoded = seen[: cache.length - len(x)]  # the last id was never fed back
+    memory.past = Past(np.concatenate([x, model.look_up(decoded)]), cache) if decoded else memory.past
 
 
 class _Text:

@@ -17,6 +17,11 @@ def ignore(name: str, value: Array) -> None:
     """The tap that is used when nobody looks."""
 
 
+def prefixed(prefix: str, tap: Tap) -> Tap:
+    """A tap that puts `prefix` before every name."""
+    return lambda name, value: tap(prefix + name, value)
+
+
 def under(prefix: str, weights: Weights) -> Callable[[str], Weight]:
     """The weights below a prefix, by their short names."""
     return lambda name: weights[prefix + name]

@@ -21,7 +21,6 @@ import qwenaudio_np
 from qwenaudio_np import ops as reference
 from qwenaudio_np.config import load_config
 from qwenaudio_np.decoder import decode, logn_factors, ntk_alpha
-from qwenaudio_np.encoder import encode_clips
 from qwenaudio_np.errors import MismatchError
 from qwenaudio_np.prompt import PromptWarning, base_prompt
 from tests.make_checkpoint import START, all_logits, as_it_is, distance, make_checkpoint, open_model
@@ -175,11 +174,9 @@ def test_encoder_key_projection_has_no_bias(ops: Any, tmp_path: Path) -> None:
     """A key bias would move all scores of a row alike, which softmax cancels: no output can show it (the twin proves that here),
     only the tensors can. So none is read, and a checkpoint that holds one is refused."""
     assert distance(NaiveNetwork(FOLDER, "key_bias").encode(_request()[1])[0], NaiveNetwork(FOLDER).encode(_request()[1])[0]) < SAME
-    asked = _NamesAskedFor(open_model(FOLDER, ops).weights)
-    mels = [log_mel(clip) for clip in _request()[1]]
-    audio = load_config(FOLDER).audio
-    assert audio is not None
-    encode_clips(mels, [len(clip) for clip in _request()[1]], asked, audio, ops)
+    model = open_model(FOLDER, ops)
+    model.weights = asked = _NamesAskedFor(model.weights)
+    model.encode_audio([as_it_is(clip) for clip in _request()[1]])
     assert "transformer.audio.blocks.1.attn.query.bias" in asked.names
     assert not [name for name in asked.names if name.endswith("attn.key.bias")]
     folder = make_checkpoint(tmp_path, extra={"transformer.audio.blocks.0.attn.key.bias": np.ones(16)})

@@ -124,6 +124,31 @@ def test_chat_remembers(model: QwenAudio, tone: Path) -> None:
     assert [turn["query"] for turn in chat.history] == ["what is it?", "are you sure?"]
 
 
+def test_a_later_turn_computes_only_what_is_new(model: QwenAudio, tone: Path, golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every question through a conversation, and once more from nothing: the same ids, but fewer rows through the decoder."""
+    from qwenaudio_np import model as module
+
+    rows: list[int] = []
+    encoded: list[int] = []
+    decode, encode = module.decode, module.encode_clip
+    monkeypatch.setattr(module, "decode", lambda x, *rest: (rows.append(len(x)), decode(x, *rest))[1])
+    monkeypatch.setattr(module, "encode_clip", lambda mel, n, *rest: (encoded.append(n), encode(mel, n, *rest))[1])
+    chat = model.chat()
+    history: list[dict[str, Any]] = []
+    questions = [("what is it?", [tone]), ("sure?", []), ("and this?", [golden / "audio/speech.flac"]), ("so?", [])]
+    for turn, (query, audio) in enumerate(questions):
+        rows.clear(), encoded.clear()
+        got = chat.ask(query, audio=audio, max_new_tokens=6)
+        spent, heard = rows[0], list(encoded)
+        want = model.generate(query, audio, history=history, max_new_tokens=6)
+        assert (got.token_ids, got.prompt_ids) == (want.token_ids, want.prompt_ids)
+        if turn in (1, 3):
+            assert spent < 50 < len(got.prompt_ids) and heard == []
+        if turn == 2:  # beside the longer clip the first one sees a frame of its own silence: it is heard anew, and all after it
+            assert heard == [8531, 85440] and spent > 100
+        history.append({"query": query, "audio": audio, "answer": got.text})
+
+
 def test_dropped_turns_take_their_clips_along(golden: Path, tone: Path) -> None:
     model = qwenaudio_np.load(golden / "tiny/checkpoint", backend="reference")
     object.__setattr__(model.config.generation, "max_window_size", 100)

@@ -1,0 +1,81 @@
+"""The verbs that make, check and fetch checkpoints, one function each: options in, exit status out."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from qwenaudio_np import console
+from qwenaudio_np.errors import shown
+
+
+def convert(arguments: Namespace) -> int:
+    """Convert a checkpoint to a folder of safetensors."""
+    from qwenaudio_np.convert.converter import convert_checkpoint
+
+    shows = console.Progress(arguments.verbose, arguments.quiet)
+    with _bar("convert", shows) as advance:
+        result = convert_checkpoint(
+            arguments.source,
+            arguments.folder,
+            from_=arguments.from_,
+            weights=arguments.weights,
+            shard_size=arguments.shard_size,
+            config=arguments.config,
+            audio_from=arguments.audio_from,
+            seed=arguments.seed,
+            force=arguments.force,
+            progress=advance,
+        )
+    for warning in result.warnings:
+        console.say(f"warning: {warning}")
+    files = result.manifest["files"].values()
+    shows(f"{shown(arguments.folder)}: {len(result.manifest['tensors'])} tensors, {sum(file['bytes'] for file in files) / 1e9:.3f} GB")
+    return 0
+
+
+def verify(arguments: Namespace) -> int:
+    """Say whether a checkpoint folder is what it should be; status 1 if not."""
+    from qwenaudio_np.convert.verify import verify_checkpoint
+
+    shows = console.Progress(arguments.verbose, arguments.quiet)
+    with _bar("verify", shows) as advance:
+        report = verify_checkpoint(arguments.folder, arguments.against, progress=advance)
+    lines = [f"wrong: {problem}" for problem in report.problems]
+    lines += [f"{entry.name}: differs by up to {entry.largest:.3g}, by {entry.mean:.3g} on average" for entry in report.differences]
+    hashes = "hashes checked" if report.hashed else "no manifest.json, so no hashes to check"
+    compared = f", {report.compared} compared with the source" if arguments.against is not None else ""
+    state = "good" if report.ok else "not good"
+    lines.append(f"{shown(arguments.folder)} is {state}: {report.tensors} tensors in {report.files} files, {hashes}{compared}")
+    console.put("\n".join(lines) + "\n")
+    return 0 if report.ok else 1
+
+
+def download(arguments: Namespace) -> int:
+    """Fetch a checkpoint from the Hugging Face hub."""
+    from qwenaudio_np.convert.download import download as fetch
+
+    shows = console.Progress(arguments.verbose, arguments.quiet)
+    done = fetch(
+        arguments.repository,
+        arguments.folder,
+        revision=arguments.revision,
+        progress=lambda name, number, count: shows(f"{number} of {count}: {name}"),
+    )
+    shows(f"{shown(arguments.folder)}: commit {done.commit}")
+    return 0
+
+
+@contextmanager
+def _bar(label: str, shows: console.Progress) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with rate and time left, and the function (bytes done, bytes in all) that moves it."""
+    from tqdm import tqdm
+
+    with tqdm(unit="B", unit_scale=True, unit_divisor=1000, disable=not shows.shown, desc=label) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance
