@@ -27,6 +27,7 @@ demo: $(VENV)/.installed  ## answer on a recording of speech with a small random
 	@echo 'These weights are random numbers (there is no trained model here): the answer below shows that everything runs; its words mean nothing.'
 	@echo '$$ qwenaudio-np --model $(DEMO_MODEL) --input $(DEMO_CLIP) --prompt "$(PROMPT)" --max-new-tokens 16'
 	@$(BIN)/qwenaudio-np --model $(DEMO_MODEL) --input $(DEMO_CLIP) --prompt "$(PROMPT)" --max-new-tokens 16
+	@echo 'Try your own: $(BIN)/qwenaudio-np --model $(DEMO_MODEL) --input FILE --prompt "..."'
 
 test: lint  ## ruff, mypy and every test, the documentation included
 	$(BIN)/pytest

@@ -1,0 +1,106 @@
+"""How weights are stored: one table, type -> what becomes of a tensor, row block by row block.
+
+Adding a type is adding an entry. An entry says, for a tensor of any source, which tensors are stored for it and how each is made
+from the source's rows; one that stores two tensors for one (values and scales) gets the rows once for each.
+
+All conversions round once, to nearest, ties to even; NaN stays NaN; a finite value that would become infinite is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from qwenaudio_np.errors import MismatchError, shown
+from qwenaudio_np.names import Shape
+
+from .safetensors_writer import TensorSpec
+
+Blocks = Iterable[np.ndarray]  # whole rows in order, [some, *shape[1:]], as stored in the source (bfloat16: uint16)
+
+_EXPONENTS = {"F16": (np.uint16, 0x7C00), "BF16": (np.uint16, 0x7F80)}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of the output, and how its elements come from the rows of the source."""
+
+    spec: TensorSpec
+    encode: Callable[[Blocks], Iterator[np.ndarray]]
+
+
+WeightType = Callable[[str, str, Shape], list[StoredTensor]]  # (name, dtype of the source, shape) -> what is stored
+
+
+def _as_float(dtype: str | None) -> WeightType:
+    """The entry that stores every tensor as `dtype`, or (None) as it comes."""
+
+    def plan(name: str, source: str, shape: Shape) -> list[StoredTensor]:
+        target = dtype or source
+
+        def encode(blocks: Blocks) -> Iterator[np.ndarray]:
+            return (rounded(block, source, target, name) for block in blocks)
+
+        return [StoredTensor(TensorSpec(name, target, shape), encode)]
+
+    return plan
+
+
+WEIGHT_TYPES: dict[str, WeightType] = {"float32": _as_float("F32"), "float16": _as_float("F16"), "bfloat16": _as_float("BF16")}
+AS_STORED = _as_float(None)
+
+
+def rounded(values: np.ndarray, source: str, target: str, name: str) -> np.ndarray:
+    """Values of type `source` as `target`, same shape; F64, F32, F16, BF16 (bits as uint16). Same type: the same bits.
+
+    Raises MismatchError, naming the tensor, where a finite value is too large for `target`.
+    """
+    if source == target:
+        return values
+    wide = widened(values, source)
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = _to_bfloat16(wide) if target == "BF16" else wide.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[target])
+    lost = ~finite(narrow, target) & np.isfinite(wide)
+    if lost.any():
+        raise MismatchError(
+            f"tensor {shown(name)} has {int(lost.sum())} values too large for {target}, the largest {np.abs(wide[lost]).max():.6g}; "
+            "choose bfloat16 or float32"
+        )
+    return narrow
+
+
+def widened(values: np.ndarray, dtype: str) -> np.ndarray:
+    """F64 as it is; F32, F16 and BF16 as float32, exactly."""
+    if dtype == "BF16":
+        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return values if dtype == "F64" else values.astype(np.float32, copy=False)
+
+
+def finite(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Which values are neither NaN nor infinite, bool of the same shape. Half types: by the exponent's bits, all ones is neither."""
+    if dtype not in _EXPONENTS:
+        return np.isfinite(values)
+    unsigned, ones = _EXPONENTS[dtype]
+    return (values.view(unsigned) & unsigned(ones)) != ones
+
+
+def _to_bfloat16(wide: np.ndarray) -> np.ndarray:
+    """float32 or float64 -> uint16. Rounding carries NaN bits over into the sign, so NaN is put in place afterwards."""
+    bits = (_to_odd_float32(wide) if wide.dtype == np.float64 else wide).view(np.uint32)
+    narrow = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+    narrow[np.isnan(wide)] = 0x7FC0
+    return narrow
+
+
+def _to_odd_float32(wide: np.ndarray) -> np.ndarray:
+    """float64 -> float32, an inexact value to the neighbour whose last bit is 1: rounding that once more equals rounding once."""
+    near = wide.astype(np.float32)
+    bits = near.view(np.uint32)
+    wrong = (near != wide) & (bits & np.uint32(1) == 0)
+    # A float's magnitude grows with its bits, so one bit down is towards zero whatever the sign.
+    above, below = wrong & (np.abs(near) > np.abs(wide)), wrong & (np.abs(near) < np.abs(wide))
+    bits[above] -= np.uint32(1)
+    bits[below] += np.uint32(1)
+    return near

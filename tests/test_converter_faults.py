@@ -1,0 +1,381 @@
+"""What a conversion leaves behind when it is refused, interrupted or killed: nothing, or what the next run can use."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qwenaudio_np.convert import converter, workplace
+from qwenaudio_np.convert.converter import convert_checkpoint
+from qwenaudio_np.convert.verify import verify_checkpoint
+from qwenaudio_np.errors import FormatError, MismatchError, QwenAudioError, ResourceError, UnsafeError, UsageError
+from tests.cli_tools import environment
+from tests.conversion_tools import SMALL, everything, left_over, stored
+from tests.make_checkpoint import make_checkpoint
+from tests.torch_fixtures import FOLDER
+
+
+@pytest.fixture()
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture()
+def short(golden: Path) -> Path:
+    return golden / "short_context_bf16"
+
+
+# --- refused before anything is written --------------------------------------------------------------------------------
+
+
+def changed(folder: Path, name: str, edit: Callable[[dict[str, Any]], Any]) -> Path:
+    fields = json.loads((folder / name).read_text())
+    edit(fields)
+    (folder / name).write_text(json.dumps(fields))
+    return folder
+
+
+def exchange(index: dict[str, Any]) -> None:
+    first, second = sorted(set(index["weight_map"].values()))
+    index["weight_map"] = {name: second if shard == first else first for name, shard in index["weight_map"].items()}
+
+
+def bad_sources() -> dict[str, tuple[Callable[[Path], Any], type[QwenAudioError]]]:
+    index = "model.safetensors.index.json"
+
+    def points_to(name: Any, tensor: str = "lm_head.weight") -> Callable[[Path], Any]:
+        return lambda folder: changed(folder, index, lambda f: f["weight_map"].update({tensor: name}))
+
+    return {
+        "no config": (lambda f: (f / "config.json").unlink(), FormatError),
+        "no vocabulary": (lambda f: (f / "qwen.tiktoken").unlink(), UsageError),
+        "bad vocabulary": (lambda f: (f / "qwen.tiktoken").write_text("x"), FormatError),
+        "no weights": (lambda f: [p.unlink() for p in f.glob("model*")], FormatError),
+        "missing shard": (lambda f: (f / "model-00002-of-00002.safetensors").unlink(), FormatError),
+        "cut shard": (lambda f: os.truncate(f / "model-00002-of-00002.safetensors", 5000), FormatError),
+        "more layers than tensors": (lambda f: changed(f, "config.json", lambda c: c.update(num_hidden_layers=9)), MismatchError),
+        "fewer layers than tensors": (lambda f: changed(f, "config.json", lambda c: c.update(num_hidden_layers=1)), MismatchError),
+        "another width": (lambda f: changed(f, "config.json", lambda c: c.update(intermediate_size=8)), MismatchError),
+        "index to a parent": (points_to("../model.safetensors"), UnsafeError),
+        "index to a device": (points_to("/dev/zero"), UnsafeError),
+        "index to a hidden file": (points_to(".x.safetensors"), UnsafeError),
+        "index to a pickle": (points_to("pytorch_model.bin"), FormatError),
+        "index to a number": (points_to(5), FormatError),
+        "index with two shards exchanged": (lambda f: changed(f, index, exchange), MismatchError),
+        "index without a tensor": (lambda f: changed(f, index, lambda i: i["weight_map"].pop("lm_head.weight")), MismatchError),
+        "index with another tensor": (points_to("model-00001-of-00002.safetensors", "x"), MismatchError),
+    }
+
+
+@pytest.mark.parametrize("case", bad_sources())
+def test_bad_sources(short: Path, tmp_path: Path, out: Path, case: str) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(short / "checkpoint", source)
+    spoil, error = bad_sources()[case]
+    spoil(source)
+    with pytest.raises(error) as caught:
+        convert_checkpoint(source, out)
+    assert str(caught.value).isprintable()
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"weights": "float8"}, {"shard_size": 10}, {"from_": "gguf"}, {"seed": -1}, {"from_": "whisper"}, {"from_": "pytorch"}],
+)
+def test_impossible_requests(short: Path, tmp_path: Path, out: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(QwenAudioError):
+        convert_checkpoint(short / "checkpoint", out, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_places_that_cannot_be(short: Path, tmp_path: Path) -> None:
+    source = make_checkpoint(tmp_path / "source")
+    with pytest.raises(UsageError, match="comes from"):
+        convert_checkpoint(source, source, force=True)
+    with pytest.raises(UsageError, match="comes from"):
+        convert_checkpoint(source / "model.safetensors", source, config=source, force=True)
+    with pytest.raises(UsageError, match="no such file"):
+        convert_checkpoint(tmp_path / "nothing", tmp_path / "out")
+    with pytest.raises(UsageError, match="existing folder"):
+        convert_checkpoint(source, tmp_path / "a" / "b")
+    with pytest.raises(UsageError, match=r"neither a folder nor"):
+        convert_checkpoint(source / "config.json", tmp_path / "out")
+    with pytest.raises(UsageError, match="--audio-from"):
+        convert_checkpoint(FOLDER / "whisper.pt", tmp_path / "out", config=source)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_too_large_values_leave_nothing(tmp_path: Path, out: Path) -> None:
+    source = make_checkpoint(tmp_path / "source", extra={"lm_head.weight": np.full((3784, 24), 1e6)})
+    with pytest.raises(MismatchError, match=r"lm_head\.weight.*bfloat16"):
+        convert_checkpoint(source, out, weights="float16")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+# --- existing destinations -----------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_overwritten_without_force(short: Path, out: Path) -> None:
+    convert_checkpoint(short / "checkpoint", out)
+    before = everything(out)
+    with pytest.raises(UsageError, match="--force"):
+        convert_checkpoint(short / "checkpoint", out, weights="float32")
+    assert everything(out) == before
+    convert_checkpoint(short / "checkpoint", out, weights="float32", force=True)
+    assert verify_checkpoint(out, short / "checkpoint").ok and everything(out) != before
+    assert left_over(out.parent) == []
+
+
+def test_force_replaces_checkpoints_only(short: Path, out: Path) -> None:
+    out.mkdir()
+    (out / "thesis.doc").write_text("x")
+    with pytest.raises(UsageError, match="thesis"):
+        convert_checkpoint(short / "checkpoint", out, force=True)
+    (out / "thesis.doc").unlink()
+    convert_checkpoint(short / "checkpoint", out)  # an empty folder may be used
+    shutil.rmtree(out)
+    out.write_text("a file")
+    with pytest.raises(UsageError, match="not a folder"):
+        convert_checkpoint(short / "checkpoint", out, force=True)
+
+
+def test_a_link_is_not_followed(short: Path, out: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    out.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError):
+        convert_checkpoint(short / "checkpoint", out, force=True)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_two_at_once(short: Path, out: Path) -> None:
+    """The second one is refused with the first one's process number; the first one is not harmed."""
+    seen: list[str] = []
+
+    def second(done: int, total: int) -> None:
+        if not seen:
+            seen.append("")
+            with pytest.raises(UsageError) as caught:
+                convert_checkpoint(short / "checkpoint", out)
+            seen[0] = str(caught.value)
+
+    convert_checkpoint(short / "checkpoint", out, progress=second)
+    assert f"'{os.getpid()}'" in seen[0]
+    assert verify_checkpoint(out).ok and left_over(out.parent) == []
+
+
+# --- progress, memory, disk ------------------------------------------------------------------------------------------
+
+
+def test_progress_counts_every_byte(short: Path, out: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    convert_checkpoint(short / "checkpoint_bin", out, progress=lambda done, total: steps.append((done, total)))
+    sources = sum(path.stat().st_size for path in (short / "checkpoint_bin").glob("*.bin"))
+    total = sources + sum(len(entry.data) for entry in stored(out).values())
+    assert steps[-1] == (total, total) and {step[1] for step in steps} == {total}
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+
+
+def test_memory_does_not_grow_with_the_tensor(tmp_path: Path, out: Path) -> None:
+    """A table of 92 MB passes through in blocks of 8 MiB and their conversion."""
+    source = make_checkpoint(tmp_path / "source", vocab_size=1_000_000, num_hidden_layers=1, audio={"none": True})
+    tracemalloc.start()
+    try:
+        convert_checkpoint(source, out, weights="bfloat16")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 75_000_000
+
+
+def test_disk_space_is_looked_at_first(short: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workplace.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 5, 5))  # type: ignore[attr-defined]
+    with pytest.raises(ResourceError, match="disk space"):
+        convert_checkpoint(short / "checkpoint", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("call", [1, 3, 5, 9])
+def test_disk_full_half_way(short: Path, out: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    """The n-th attempt to put data on the disk fails (the even ones are for folders): no destination, and the next run goes on."""
+    fsync, count = os.fsync, 0
+
+    def full(descriptor: int) -> None:
+        nonlocal count
+        count += 1
+        if count == call:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(ResourceError, match="no space left"):
+            convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
+    assert not out.exists()
+    convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
+    assert verify_checkpoint(out, short / "checkpoint").ok and left_over(out.parent) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource limits on Windows")
+def test_file_size_limit(short: Path, out: Path) -> None:
+    code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+from qwenaudio_np.convert.converter import convert_checkpoint
+from qwenaudio_np.errors import ResourceError
+try:
+    convert_checkpoint({str(short / "checkpoint")!r}, {str(out)!r})
+except ResourceError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+    assert "too large" in done.stdout and done.stderr == "" and not out.exists()
+
+
+def test_a_source_that_changes_meanwhile(tmp_path: Path, out: Path) -> None:
+    source = make_checkpoint(tmp_path / "source")
+
+    def touch(done: int, total: int) -> None:
+        os.utime(source / "model.safetensors", ns=(1, 1))
+
+    with pytest.raises(FormatError, match="changed"):
+        convert_checkpoint(source, out, progress=touch)
+    assert not out.exists()
+
+
+# --- resuming and being killed -------------------------------------------------------------------------------------------
+
+
+class Stop(BaseException):
+    """Like KeyboardInterrupt: nothing on the way catches it."""
+
+
+def interrupted(source: Path, out: Path, share: float, **options: Any) -> None:
+    def stop(done: int, total: int) -> None:
+        if done > share * total:
+            raise Stop
+
+    with pytest.raises(Stop):
+        convert_checkpoint(source, out, shard_size=SMALL, progress=stop, **options)
+
+
+def written_shards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the shards that are written from now on."""
+    names: list[str] = []
+    write = converter.write_safetensors
+
+    def noting(path: Path, *rest: Any) -> None:
+        names.append(path.name)
+        write(path, *rest)
+
+    monkeypatch.setattr(converter, "write_safetensors", noting)
+    return names
+
+
+def test_finished_shards_are_kept(short: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert_checkpoint(short / "checkpoint", tmp_path / "whole", shard_size=SMALL)
+    interrupted(short / "checkpoint", out, 0.8)
+    assert not out.exists() and left_over(tmp_path) == [".out.converting"]
+    names = written_shards(monkeypatch)
+    convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
+    total = len(list(out.glob("*.safetensors")))
+    assert 0 < len(names) < total
+    assert everything(out) == everything(tmp_path / "whole") and left_over(tmp_path) == []
+
+
+def test_a_damaged_shard_is_written_again(short: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(short / "checkpoint", out, 0.8)
+    shard = tmp_path / ".out.converting" / sorted(path.name for path in (tmp_path / ".out.converting").glob("*.safetensors"))[0]
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(bytes(data))
+    names = written_shards(monkeypatch)
+    convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
+    assert shard.name in names and verify_checkpoint(out, short / "checkpoint").ok
+
+
+def test_another_job_starts_over(short: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(short / "checkpoint", out, 0.8)
+    names = written_shards(monkeypatch)
+    convert_checkpoint(short / "checkpoint", out, shard_size=SMALL, weights="float32")
+    assert len(names) == len(list(out.glob("*.safetensors"))) and verify_checkpoint(out, short / "checkpoint").ok
+
+
+@pytest.mark.parametrize("notes", [b"", b"{}", b"[]", b'{"job": 1, "files": 2, "tensors": 3}', b"\xff"])
+def test_damaged_notes_start_over(short: Path, out: Path, tmp_path: Path, notes: bytes) -> None:
+    interrupted(short / "checkpoint", out, 0.8)
+    (tmp_path / ".out.converting" / "progress.json").write_bytes(notes)
+    (tmp_path / ".out.converting" / "stray").mkdir()
+    convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
+    assert verify_checkpoint(out, short / "checkpoint").ok and not (out / "stray").exists()
+
+
+KILLED = """
+import os, signal, sys
+from qwenaudio_np.convert.converter import convert_checkpoint
+calls, limit = 0, int(sys.argv[3])
+TIMED = ("threading.py", "thread.py", "_base.py", "_weakrefset.py")  # how often these call something depends on the other thread
+
+def count(frame, event, argument):
+    global calls
+    if event == "c_call" and not frame.f_code.co_filename.endswith(TIMED):
+        calls += 1
+        if calls == limit:  # the number is the same in every run
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.setprofile(count)
+convert_checkpoint(sys.argv[1], sys.argv[2], shard_size=300_000, force=True)
+sys.setprofile(None)
+print(calls)
+"""
+
+
+def killed_run(source: Path, out: Path, limit: int) -> subprocess.CompletedProcess[str]:
+    """Convert in a process that kills itself (SIGKILL) right before its `limit`-th call into the system or a C function."""
+    words = [sys.executable, "-c", KILLED, str(source), str(out), str(limit)]
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=60)
+
+
+def kill_at_random_moments(source: Path, folder: Path, count: int, seed: int) -> None:
+    rng, out = random.Random(seed), folder / "out"
+    calls = int(killed_run(source, folder / "whole", 0).stdout)
+    whole = everything(folder / "whole")
+    for i in range(count):
+        if rng.randrange(2):
+            convert_checkpoint(source, out, weights="float32", force=True)
+        else:
+            shutil.rmtree(out, ignore_errors=True)
+        before = everything(out) if out.exists() else None
+        # Half of the moments are among the last calls, where files are renamed.
+        limit = rng.randint(1, calls) if i % 2 else calls - rng.randrange(150)
+        assert killed_run(source, out, limit).returncode == -signal.SIGKILL
+        assert not out.exists() or everything(out) in (before, whole), limit
+        convert_checkpoint(source, out, shard_size=300_000, force=True)
+        assert everything(out) == whole and left_over(folder) == [], limit
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
+def test_killed_at_random_moments(short: Path, tmp_path: Path) -> None:
+    kill_at_random_moments(short / "checkpoint", tmp_path, 6, seed=4)
+
+
+def test_after_a_kill_between_the_two_renames(short: Path, out: Path, tmp_path: Path) -> None:
+    """The old folder stands aside and there is no new one: the next run puts it back, then obeys."""
+    convert_checkpoint(short / "checkpoint", out)
+    before = everything(out)
+    out.rename(tmp_path / ".out.replaced")
+    with pytest.raises(UsageError, match="--force"):
+        convert_checkpoint(short / "checkpoint", out)
+    assert everything(out) == before and left_over(tmp_path) == []

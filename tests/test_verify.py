@@ -1,0 +1,153 @@
+"""Verification finds every change: a byte, a name, a shape, a value, a missing file; and says how far values are from their source."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qwenaudio_np.convert import source_file
+from qwenaudio_np.convert.converter import convert_checkpoint
+from qwenaudio_np.convert.verify import verify_checkpoint
+from qwenaudio_np.errors import UsageError
+from tests.make_checkpoint import make_checkpoint, read_weights
+from tests.torch_fixtures import FOLDER
+
+SHARD = "model-00001-of-00001.safetensors"
+
+
+@pytest.fixture()
+def source(tmp_path: Path) -> Path:
+    return make_checkpoint(tmp_path / "source")
+
+
+@pytest.fixture()
+def out(tmp_path: Path, source: Path) -> Path:
+    convert_checkpoint(source, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_a_good_folder(source: Path, out: Path) -> None:
+    report = verify_checkpoint(out, source)
+    assert report.ok and report.problems == [] and report.differences == []
+    assert report.tensors == report.compared == len(read_weights(source)) and report.files == 1 and report.hashed
+
+
+def test_a_folder_without_manifest(source: Path) -> None:
+    report = verify_checkpoint(source)
+    assert report.ok and not report.hashed and report.compared == 0
+
+
+def flipped(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def edited(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    fields = json.loads(path.read_text())
+    edit(fields)
+    path.write_text(json.dumps(fields))
+
+
+FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a bit of the weights": (lambda f: flipped(f / SHARD, -1), "lm_head.weight"),
+    "a bit of the vocabulary": (lambda f: flipped(f / "qwen.tiktoken", 0), "qwen.tiktoken"),
+    "the vocabulary missing": (lambda f: (f / "qwen.tiktoken").unlink(), "qwen.tiktoken"),
+    "a bit of the padding": (lambda f: flipped(f / SHARD, 8), "{"),
+    "the config": (lambda f: edited(f / "config.json", lambda c: c.update(extra=1)), "config.json"),
+    "the config's layers": (lambda f: edited(f / "config.json", lambda c: c.update(num_hidden_layers=3)), "transformer.h.2.ln_1.weight"),
+    "the config missing": (lambda f: (f / "config.json").unlink(), "config.json"),
+    "the config damaged": (lambda f: (f / "config.json").write_text("{"), "JSON"),
+    "the shard cut": (lambda f: os.truncate(f / SHARD, 9000), "cut short"),
+    "the shard missing": (lambda f: (f / SHARD).unlink(), "no such file"),
+    "the index missing": (lambda f: (f / "model.safetensors.index.json").unlink(), "index"),
+    "the manifest damaged": (lambda f: (f / "manifest.json").write_text("{}"), "manifest.json"),
+    "the manifest of another format": (lambda f: edited(f / "manifest.json", lambda m: m.update(format=2)), "format"),
+    "the manifest's files": (lambda f: edited(f / "manifest.json", lambda m: m.update(files=[])), "files"),
+    "the manifest with a foreign path": (lambda f: edited(f / "manifest.json", lambda m: m["files"].update({"../x": {}})), "../x"),
+    "a tensor's hash": (lambda f: edited(f / "manifest.json", lambda m: m["tensors"]["lm_head.weight"].update(sha256="")), "lm_head"),
+    "a shard not listed": (lambda f: edited(f / "manifest.json", lambda m: m["files"].pop(SHARD)), SHARD),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_every_fault_is_named(out: Path, case: str) -> None:
+    spoil, named = FAULTS[case]
+    spoil(out)
+    report = verify_checkpoint(out)
+    assert not report.ok and named in " ".join(report.problems)
+    assert all(problem.isprintable() for problem in report.problems)
+
+
+def test_values_that_are_no_numbers(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "m", extra={"transformer.ln_f.weight": np.array([np.nan] + [1.0] * 23)})
+    (problem,) = verify_checkpoint(folder).problems
+    assert "transformer.ln_f.weight" in problem and "NaN" in problem
+
+
+@pytest.mark.parametrize("piece", [64, 1 << 20])
+def test_difference_from_the_source_is_measured(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    """float32 rounded to float16: the largest and mean difference of each tensor, whatever the blocks in which it is read."""
+    monkeypatch.setattr(source_file, "PIECE_BYTES", piece)
+    convert_checkpoint(source, tmp_path / "half", weights="float16")
+    report = verify_checkpoint(tmp_path / "half", source)
+    assert report.ok
+    before, after = read_weights(source), read_weights(tmp_path / "half")
+    found = {difference.name: difference for difference in report.differences}
+    for name, values in before.items():
+        error = np.abs(values - after[name])
+        if error.max():
+            assert found[name].largest == error.max()
+            assert found[name].mean == pytest.approx(error.mean(), rel=1e-12)
+    assert len(found) == sum(bool(np.abs(values - after[name]).max()) for name, values in before.items())
+
+
+def test_another_source_is_noticed(out: Path, tmp_path: Path) -> None:
+    other = make_checkpoint(tmp_path / "other", seed=1)
+    report = verify_checkpoint(out, other)
+    assert len(report.problems) == report.compared and "is not its source" in report.problems[0]
+    wider = make_checkpoint(tmp_path / "wider", num_hidden_layers=3)
+    assert not [problem for problem in verify_checkpoint(out, wider).problems if "h.2" in problem]
+    assert "is not in" in verify_checkpoint(out, make_checkpoint(tmp_path / "text", audio={"none": True})).problems[-1]
+    deaf = make_checkpoint(tmp_path / "deaf", audio={"none": True})
+    assert "no tensor in common" in verify_checkpoint(deaf, FOLDER / "whisper.pt").problems[0]
+
+
+def test_a_value_off_by_one_bit_against_the_source(source: Path, out: Path) -> None:
+    """Without the manifest's hashes, the comparison alone must see it."""
+    (out / "manifest.json").unlink()
+    flipped(out / SHARD, -4)
+    report = verify_checkpoint(out, source)
+    assert len(report.problems) == 1 and "lm_head.weight" in report.problems[0] and verify_checkpoint(out).ok
+
+
+def test_encoder_folder(tmp_path: Path) -> None:
+    convert_checkpoint(FOLDER / "whisper.pt", tmp_path / "encoder")
+    report = verify_checkpoint(tmp_path / "encoder", FOLDER / "whisper_older.pt")
+    assert report.ok and report.compared == report.tensors
+    for edit in (lambda c: c["audio"].update(n_layer=3), lambda c: c["audio"].pop("n_ctx"), lambda c: c.update(audio=[])):
+        shutil.copytree(tmp_path / "encoder", tmp_path / "bad")
+        edited(tmp_path / "bad" / "config.json", edit)
+        assert not verify_checkpoint(tmp_path / "bad").ok
+        shutil.rmtree(tmp_path / "bad")
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a folder"):
+        verify_checkpoint(tmp_path / "nothing")
+
+
+def test_progress_ends_at_its_total(source: Path, out: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    verify_checkpoint(out, source, progress=lambda done, total: steps.append((done, total)))
+    assert steps and all(0 < done <= total for done, total in steps)
+    assert steps[-1][0] > 0.98 * steps[-1][1]  # headers are read, not counted
