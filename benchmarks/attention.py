@@ -11,6 +11,7 @@ import measure
 import numpy as np
 
 from qwenaudio_np import kernels, ops
+from qwenaudio_np.ceilings import PAUSE, median_seconds
 from qwenaudio_np.threads import limit_blas
 
 # name: heads, queries, keys, head_dim, causal
@@ -37,8 +38,8 @@ def one_line(name: str, heads: int, queries: int, keys: int, head_dim: int, caus
     q = rng.standard_normal((heads, queries, head_dim), np.float32)
     k, v = (rng.standard_normal((heads, keys, head_dim), np.float32) for _ in range(2))
     error = measure.validate(name, kernels.attention(q, k, v, causal), ops.attention(q, k, v, causal), TOLERANCE)
-    fast = measure.median_seconds(lambda: kernels.attention(q, k, v, causal), repeats)
-    plain = measure.median_seconds(lambda: ops.attention(q, k, v, causal), repeats)
+    fast = median_seconds(lambda: kernels.attention(q, k, v, causal), repeats, PAUSE)
+    plain = median_seconds(lambda: ops.attention(q, k, v, causal), repeats, PAUSE)
     pairs = heads * (queries * keys - (queries * (queries - 1) // 2 if causal else 0))  # (query, key) pairs that see each other
     return {
         "shape": name,

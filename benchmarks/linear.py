@@ -11,6 +11,8 @@ import measure
 import numpy as np
 
 from qwenaudio_np import kernels, ops
+from qwenaudio_np.bfloat16 import to_bfloat16
+from qwenaudio_np.ceilings import PAUSE, median_seconds, memory_ceiling, product_ceiling
 from qwenaudio_np.threads import limit_blas
 
 INNER, OUT = 4096, 11008  # w1 and w2 of the decoder
@@ -26,11 +28,11 @@ def main() -> None:
     kernels.set_threads(options.threads)
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((OUT, INNER), np.float32) * np.float32(0.02)
-    stored = {"float32": weight, "float16": weight.astype(np.float16), "bfloat16": measure.to_bfloat16(weight)}
-    reading = measure.memory_ceiling(kernels.get_threads())
+    stored = {"float32": weight, "float16": weight.astype(np.float16), "bfloat16": to_bfloat16(weight)}
+    reading = memory_ceiling(kernels.get_threads())
     lines = []
     for rows in ROWS:
-        product = measure.product_ceiling(rows, INNER, OUT) if rows > 1 else 0.0
+        product = product_ceiling(rows, INNER, OUT) if rows > 1 else 0.0
         x = rng.standard_normal((rows, INNER), np.float32)
         lines += [one_line(name, w, x, reading, product, options.repeats) for name, w in stored.items()]
     measure.report(lines, options.json)
@@ -40,7 +42,7 @@ def one_line(name: str, weight: np.ndarray, x: np.ndarray, reading: float, produ
     """Validate, time, and relate to the ceiling that binds: memory for one row, arithmetic for many."""
     error = measure.validate(name, kernels.linear(x, weight), ops.linear(x, weight), TOLERANCE)
     weights = [weight.copy() for _ in range(COPIES if len(x) == 1 else 1)]
-    seconds = measure.median_seconds(lambda: [kernels.linear(x, w) for w in weights], repeats) / len(weights)
+    seconds = median_seconds(lambda: [kernels.linear(x, w) for w in weights], repeats, PAUSE) / len(weights)
     speed, rate = 2 * len(x) * weight.size / seconds, weight.nbytes / seconds
     return {
         "weight": name,

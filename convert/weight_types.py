@@ -15,6 +15,8 @@ import numpy as np
 
 from qwenaudio_np.errors import MismatchError, shown
 from qwenaudio_np.names import Shape
+from qwenaudio_np.quantised import LANES, part_shapes, quantise
+from qwenaudio_np.weight_plan import bits_of
 
 from .safetensors_writer import TensorSpec
 
@@ -48,7 +50,45 @@ def _as_float(dtype: str | None) -> WeightType:
     return plan
 
 
-WEIGHT_TYPES: dict[str, WeightType] = {"float32": _as_float("F32"), "float16": _as_float("F16"), "bfloat16": _as_float("BF16")}
+def _quantised(weights: str) -> WeightType:
+    """The entry that stores codes, scales and offsets of what weight_plan's table names (see FORMAT.md), and the rest as float32."""
+
+    def plan(name: str, source: str, shape: Shape) -> list[StoredTensor]:
+        bits = bits_of(name, weights)
+        if bits is None:
+            return _as_float("F32")(name, source, shape)
+        return [_part(name, source, bits, ending, part) for ending, part in part_shapes((shape[0], shape[1]), bits).items()]
+
+    return plan
+
+
+def _part(name: str, source: str, bits: int, ending: str, shape: Shape) -> StoredTensor:
+    def encode(blocks: Blocks) -> Iterator[np.ndarray]:
+        return (quantise(rows, bits).parts[ending] for rows in _whole_blocks(rounded(block, source, "F32", name) for block in blocks))
+
+    return StoredTensor(TensorSpec(f"{name}.{ending}", "U8" if ending == "codes" else "BF16", shape), encode)
+
+
+def _whole_blocks(blocks: Blocks) -> Iterator[np.ndarray]:
+    """The same rows, every block but the last a multiple of 16."""
+    left: np.ndarray | None = None
+    for block in blocks:
+        rows = block if left is None else np.concatenate([left, block])
+        whole = len(rows) // LANES * LANES
+        if whole:
+            yield rows[:whole]
+        left = rows[whole:].copy()
+    if left is not None and len(left):
+        yield left
+
+
+WEIGHT_TYPES: dict[str, WeightType] = {
+    "float32": _as_float("F32"),
+    "float16": _as_float("F16"),
+    "bfloat16": _as_float("BF16"),
+    "int8": _quantised("int8"),
+    "int4": _quantised("int4"),
+}
 AS_STORED = _as_float(None)
 
 

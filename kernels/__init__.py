@@ -11,22 +11,27 @@ from qwenaudio_np.ops import average_pool, embedding, rotary
 
 from .activations import gated_silu, gelu
 from .attention import attention
+from .compile_cache import announce_compiling
 from .conv1d import conv1d
+from .isa import get_isa, set_isa
 from .linear import linear
 from .norms import layer_norm, rms_norm
 from .parallel import get_threads, set_threads
 
 __all__ = [
+    "announce_compiling",
     "attention",
     "average_pool",
     "conv1d",
     "embedding",
     "gated_silu",
     "gelu",
+    "get_isa",
     "get_threads",
     "layer_norm",
     "linear",
     "rms_norm",
     "rotary",
+    "set_isa",
     "set_threads",
 ]

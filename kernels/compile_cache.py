@@ -32,14 +32,36 @@ def kernel(function: Callable[..., Any]) -> Any:
     and the order of every sum are what the source says.
     """
     compiled = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
-    if _FOLDER is not None and not numba.config.DISABLE_JIT:
-        compiled._cache = _Cache(_FOLDER, function)
+    if not numba.config.DISABLE_JIT:
+        compiled._cache = _Cache(_FOLDER, function) if _FOLDER is not None else _NoCache()
     return compiled
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Part of a kernel, compiled into each one that calls it."""
     return numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+
+
+def announce_compiling(notice: Callable[[str], object] | None) -> None:
+    """Have `notice` called with one line when something is compiled for the first time in this process, and never again."""
+    global _notice
+    _notice = notice
+
+
+def _announce() -> None:
+    global _notice
+    notice, _notice = _notice, None
+    if notice is not None:
+        kept = f"kept in {_FOLDER}" if _FOLDER is not None else "not kept: there is no private cache folder"
+        notice(f"compiling kernels for this computer, once; {kept}")
+
+
+class _NoCache(caching.NullCache):
+    """What Numba asks where there is no folder."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        _announce()
+        return None
 
 
 class _Cache(caching.NullCache):
@@ -59,6 +81,7 @@ class _Cache(caching.NullCache):
             files, checksum = self._files(sig)
             if checksum.read_text() == _digest(checksum):
                 return compiler.CompileResult._rebuild(target_context, *files.load(sig))
+        _announce()
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -129,5 +152,6 @@ def _is_private(folder: Path) -> bool:
     return not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & 0o022)
 
 
+_notice: Callable[[str], object] | None = None
 _STAMP = "one"  # Numba's own sign of a source file's age; here the folder's name says more
 _FOLDER = private_folder()

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from qwenaudio_np import ops
-from qwenaudio_np.ops import Array, Weight
+from qwenaudio_np.ops import Array, Stored, Weight
+from qwenaudio_np.quantised import Quantised
 
-from . import parallel
+from . import linear_quantised, parallel
 from .arrays import readable
 from .compile_cache import inlined, kernel
 from .simd import ROWS, add_dot, add_outer, add_to, store_sums, transpose, widened, zeros
@@ -32,6 +33,8 @@ SHARES = 4  # pieces of work per thread when W is streamed: few, for passing the
 
 def linear(x: Array, weight: Weight, bias: Weight | None = None) -> Array:
     """x [length, in], weight [out, in], bias [out] -> x @ weight.T + bias [length, out]"""
+    if isinstance(weight, Quantised):
+        return linear_quantised.linear(x, weight, bias)
     if x.dtype != np.float32 or not x.size or not weight.size:
         return ops.linear(x, weight, bias)  # float64 is for truth, not for speed; of nothing there is nothing to gain
     flat = readable(weight)
@@ -43,7 +46,7 @@ def linear(x: Array, weight: Weight, bias: Weight | None = None) -> Array:
     return y
 
 
-def _stream(x: Array, weight: Weight, bias: Weight, y: Array) -> None:
+def _stream(x: Array, weight: Stored, bias: Stored, y: Array) -> None:
     width = x.shape[1]
     rows = -(-len(bias) // (SHARES * parallel.get_threads() * DOTS)) * DOTS
     out, flat = y.reshape(-1), readable(x)
@@ -54,7 +57,7 @@ def _dot_products(count: int) -> Any:
     """y[y_at + i] = x[x_at :][:width] . weight[w_at + i * step :][:width] for i < count"""
 
     @inlined
-    def dots(x: Array, x_at: int, weight: Weight, w_at: int, step: int, width: int, y: Array, y_at: int) -> None:
+    def dots(x: Array, x_at: int, weight: Stored, w_at: int, step: int, width: int, y: Array, y_at: int) -> None:
         sums = zeros(count)
         whole = width // LANES * LANES
         for k in range(0, whole, LANES):
@@ -71,7 +74,7 @@ several_dots, one_dot = _dot_products(DOTS), _dot_products(1)
 
 
 @kernel
-def _dots(x: Array, weight: Weight, bias: Array, y: Array, width: int, first: int, count: int) -> None:
+def _dots(x: Array, weight: Stored, bias: Array, y: Array, width: int, first: int, count: int) -> None:
     """Outputs first, ..., first + count - 1 of every row of x. Rows of W stay in the cache while the rows of x pass by."""
     outs, rows = len(bias), len(x) // width
     out, last = first, min(first + count, outs)
@@ -87,7 +90,7 @@ def _dots(x: Array, weight: Weight, bias: Array, y: Array, width: int, first: in
         out += step
 
 
-def _multiply(x: Array, weight: Weight, bias: Weight, y: Array) -> None:
+def _multiply(x: Array, weight: Stored, bias: Stored, y: Array) -> None:
     length, width = x.shape
     tiles, pieces = -(-length // ROWS), -(-len(bias) // (PANELS * LANES))
     packed = np.empty(tiles * ROWS * width, np.float32)
@@ -111,7 +114,7 @@ def _pack(x: Array, width: int, length: int, packed: Array, tile: int) -> None:
 
 
 @inlined
-def turn(weight: Weight, at: int, step: int, rows: int, depth: int, panel: Array, to: int) -> None:
+def turn(weight: Stored, at: int, step: int, rows: int, depth: int, panel: Array, to: int) -> None:
     """16 rows, `step` elements apart, `depth` values of each -> panel [depth][16]; zeros in place of rows from `rows` on."""
     for half in range(0, LANES, BLOCK):
         whole = depth // BLOCK * BLOCK if half + BLOCK <= rows else 0
@@ -123,7 +126,7 @@ def turn(weight: Weight, at: int, step: int, rows: int, depth: int, panel: Array
 
 
 @kernel
-def _panels(packed: Array, weight: Weight, bias: Array, y: Array, width: int, length: int, first: int) -> None:
+def _panels(packed: Array, weight: Stored, bias: Array, y: Array, width: int, length: int, first: int) -> None:
     """Outputs first, ..., first + PANELS * 16 - 1 of every row of x."""
     outs, tiles = len(bias), -(-length // ROWS)
     panels = min(PANELS, (outs - first + LANES - 1) // LANES)

@@ -52,9 +52,9 @@ def add_to(tile: Tile, array: NDArray[np.float32], at: int, stride: int) -> None
         array[at + r * stride :][:LANES] += row
 
 
-def add_outer(tile: Tile, x: NDArray[np.float32], at: int, stride: int, w: NDArray[np.float32], w_at: int) -> Tile:
-    """tile[r] + x[at + r * stride] * w[w_at : w_at + 16], fused: one step of a matrix product"""
-    return fma(x[at + stride * np.arange(len(tile))][:, None], w[w_at : w_at + LANES], tile)
+def add_outer(tile: Tile, x: NDArray[np.float32], at: int, stride: int, w: Flat, w_at: int) -> Tile:
+    """tile[r] + x[at + r * stride] * w[w_at : w_at + 16], fused and `w` widened: one step of a matrix product"""
+    return fma(x[at + stride * np.arange(len(tile))][:, None], read(w, w_at, LANES), tile)
 
 
 def add_dot(tile: Tile, x: NDArray[np.float32], at: int, w: Flat, w_at: int, stride: int) -> Tile:
@@ -112,3 +112,25 @@ def transpose(array: Flat, at: int, stride: int, out: NDArray[np.float32], out_a
     """out[out_at + j * out_stride + i] = array[at + i * stride + j], widened, for i, j < 8"""
     for i in range(BLOCK):
         out[out_at + i : out_at + i + (BLOCK - 1) * out_stride + 1 : out_stride] = read(array, at + i * stride, BLOCK)
+
+
+# --- whole numbers: a group is 32 columns, its weights lie as qwenaudio_np/quantised.py packs them -----------------------------
+
+
+def group_sums(
+    rows: int, bits: int, isa: str, codes: Flat, at: int, x: Flat, x_at: int, x_stride: int, totals: Flat, t_at: int, t_stride: int
+) -> NDArray[np.int32]:
+    """[rows, 16] sums over one group: code of row i of weights times code of row r of activations, x[x_at + r * x_stride :][:32].
+
+    codes[at :] are the group's 64 * bits bytes; totals[t_at + r * t_stride] is the sum of row r's 32 codes; `isa` says how, not what.
+    """
+    quads = codes[at : at + 64 * bits].view(np.uint8).reshape(-1, LANES, 4)
+    if bits == 4:
+        quads = np.stack([quads & 15, quads >> 4], axis=1).reshape(-1, LANES, 4)
+    weights = quads.view(np.int8).transpose(1, 0, 2).reshape(LANES, -1).astype(np.int32)  # [16, 32]
+    return np.stack([weights @ x[x_at + r * x_stride :][: weights.shape[1]].astype(np.int32) for r in range(rows)])
+
+
+def add_scaled(tile: Tile, sums: NDArray[np.int32], scales: Flat, at: int, x: NDArray[np.float32], x_at: int, x_stride: int) -> Tile:
+    """tile[r] + sums[r] * (scales[at : at + 16] * x[x_at + r * x_stride]), the outer product fused, the inner one rounded"""
+    return fma(sums.astype(np.float32), read(scales, at, LANES) * x[x_at + x_stride * np.arange(len(tile))][:, None], tile)

@@ -52,23 +52,28 @@ def load(context: Any, builder: Any, array_type: Any, array: Any, at: Any, lanes
 
 def tile(builder: Any, rows: list[Any]) -> Any:
     """Vectors -> one value that holds them all."""
-    whole = ir.Constant(ir.ArrayType(VECTOR, len(rows)), ir.Undefined)
+    whole = ir.Constant(ir.ArrayType(rows[0].type, len(rows)), ir.Undefined)
     for r, row in enumerate(rows):
         whole = builder.insert_value(whole, row, r)
     return whole
 
 
-def splat(builder: Any, scalar: Any) -> Any:
+def splat(builder: Any, scalar: Any, kind: Any = VECTOR) -> Any:
     """A vector full of one value."""
-    undefined = ir.Constant(VECTOR, ir.Undefined)
-    return _shuffle(builder, builder.insert_element(undefined, scalar, I32(0)), undefined, [0] * LANES)
+    undefined = ir.Constant(kind, ir.Undefined)
+    return shuffle(builder, builder.insert_element(undefined, scalar, I32(0)), undefined, [0] * kind.count)
+
+
+def call(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    """Call an LLVM intrinsic."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
 def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once."""
     suffix = f"v{a.type.count}f32" if isinstance(a.type, ir.VectorType) else "f32"
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(a.type, [a.type] * 3), f"llvm.fma.{suffix}")
-    return builder.call(function, [a, b, c])
+    return call(builder, f"llvm.fma.{suffix}", a.type, [a, b, c])
 
 
 def larger(builder: Any, a: Any, b: Any) -> Any:
@@ -80,7 +85,7 @@ def by_halves(builder: Any, vector: Any, combine: Callable[[Any, Any], Any]) -> 
     """The lower half combined with the upper half, and so on until one value is left."""
     while vector.type.count > 1:
         half = vector.type.count // 2
-        lower, upper = (_shuffle(builder, vector, vector, range(start, start + half)) for start in (0, half))
+        lower, upper = (shuffle(builder, vector, vector, range(start, start + half)) for start in (0, half))
         vector = combine(lower, upper)
     return builder.extract_element(vector, I32(0))
 
@@ -102,11 +107,12 @@ def _exchanged(builder: Any, rows: list[Any], distance: int, first: list[int], s
     new = list(rows)
     for i in (i for i in range(len(rows)) if not i & distance):
         a, b = rows[i], rows[i + distance]
-        new[i], new[i + distance] = _shuffle(builder, a, b, first), _shuffle(builder, a, b, second)
+        new[i], new[i + distance] = shuffle(builder, a, b, first), shuffle(builder, a, b, second)
     return new
 
 
-def _shuffle(builder: Any, a: Any, b: Any, picks: Iterable[int]) -> Any:
+def shuffle(builder: Any, a: Any, b: Any, picks: Iterable[int]) -> Any:
+    """The elements with these numbers, counted through `a` and then `b`."""
     numbers = list(picks)
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(numbers)), numbers))
 

@@ -49,7 +49,7 @@ Samples = NDArray[np.float64]
 
 
 def position_count(samples: int) -> int:
-    """T: encoder positions of a clip, a frame every 160 samples, every second of which starts a position."""
+    """T: encoder positions of a clip, one frame per 160 samples, one position per two frames."""
     return (samples // HOP - 1) // 2 + 1
 
 

@@ -7,6 +7,7 @@ A backend that cannot run is an error with advice, never a silent switch to the 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import numpy as np
@@ -33,8 +34,8 @@ class Ops(Protocol):
     def average_pool(self, x: Array) -> Array: ...
 
 
-def get(name: str, threads: int | None = None) -> Ops:
-    """The backend of that name, its kernels set to `threads` (None: all cores).
+def get(name: str, threads: int | None = None, notice: Callable[[str], object] | None = None) -> Ops:
+    """The backend of that name, its kernels set to `threads` (None: all cores); `notice` gets a line when compiling begins.
 
     Raises UsageError for an unknown name, BackendError where it cannot run.
     """
@@ -49,4 +50,5 @@ def get(name: str, threads: int | None = None) -> Ops:
             f"backend 'numba' cannot run here ({failure}); install the package (pip install .) or choose --backend reference"
         ) from None
     kernels.set_threads(threads)
+    kernels.announce_compiling(notice)
     return cast(Ops, kernels)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+def from_bfloat16(bits: NDArray[np.generic]) -> NDArray[np.float32]:
     """The same values, any shape; exact."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 

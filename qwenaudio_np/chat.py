@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from qwenaudio_np.audio import Clip
 from qwenaudio_np.cache import Memory
-from qwenaudio_np.sources import as_clip
+from qwenaudio_np.prepare import read_clips
 
 if TYPE_CHECKING:
     from qwenaudio_np.model import QwenAudio
@@ -16,20 +16,23 @@ if TYPE_CHECKING:
 class Chat:
     """Remembers the turns of one conversation with a model.
 
-    `history` is a list of {"query": str, "audio": [...], "answer": str}, the form of the command line's --history file. Keys, values
-    and encoded clips of earlier turns are used again where the original computes everything anew at every turn.
+    `history` is a list of {"query": str, "audio": [...], "answer": str}, with paths in "audio" the form of the command line's
+    --history file. Keys, values and encoded clips of earlier turns are used again; the original computes everything anew.
     """
 
     def __init__(self, model: QwenAudio, system: str | None = None) -> None:
         self.model = model
         self.system = system
         self.history: list[dict[str, Any]] = []
+        self._clips: list[list[Clip]] = []  # of each turn, read once
         self._memory = Memory()
 
-    def ask(self, query: str, audio: Sequence[Any] = (), **options: Any) -> Result:
-        """Ask in the light of all turns so far. `options`: those of `qwenaudio_np.request.answer`."""
-        clips = [as_clip(source) for source in audio]  # read once; later turns use them again
-        asked = {"format": "chat", "system": self.system, "history": self.history, "memory": self._memory}
+    def ask(self, query: str, audio: Any = (), **options: Any) -> Result:
+        """Ask in the light of all turns so far. `options`: those of `QwenAudio.generate`."""
+        clips = read_clips(self.model, audio)
+        turns = [{**turn, "audio": heard} for turn, heard in zip(self.history, self._clips, strict=True)]
+        asked = {"format": "chat", "system": self.system, "history": turns, "memory": self._memory}
         result = self.model.generate(query, clips, **asked, **options)
-        self.history.append({"query": query, "audio": clips, "answer": result.text})
+        self.history.append({"query": query, "audio": [clip.path for clip in clips], "answer": result.text})
+        self._clips.append(clips)
         return result

@@ -7,6 +7,7 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from qwenaudio_np import backends, console
@@ -36,7 +37,8 @@ def run(arguments: Namespace) -> int:
     printer = console.Answer() if not arguments.json and arguments.output is None else None
     stream = printer.write if printer else None
     limits = {"max_new_tokens": arguments.max_new_tokens, "min_new_tokens": arguments.min_new_tokens}
-    result = answer(model, **request, **limits, **vars(sampling), stream=stream, progress=progress, force=arguments.force)
+    manners = {"progress": progress, "keep_interrupted": True, "force": arguments.force}
+    result = answer(model, **request, **limits, **vars(sampling), stream=stream, **manners)
     if result.stop_reason == "interrupted" and not result.token_ids:
         raise KeyboardInterrupt  # there is nothing to keep
     result.timings["audio"] += reading
@@ -64,7 +66,7 @@ def trace(arguments: Namespace) -> int:
     request = read_request(arguments, needs_prompt=ids is None)
     model, _ = _open_model(arguments, progress)
     progress("tracing")
-    tensors = trace_request(model, ids, steps=arguments.steps, **request)
+    tensors = trace_request(model, ids, steps=arguments.steps, force=arguments.force, **request)
     with whole_file(arguments.output) as temporary:
         try:
             save_file(tensors, temporary, metadata=describe(model, tensors))
@@ -78,6 +80,23 @@ def info(arguments: Namespace) -> int:
     """What a checkpoint folder holds, and what running it needs."""
     report = checkpoint_report(arguments.model, load_config(arguments.model))
     console.put((_json(report) if arguments.json else "\n".join(report_lines(report))) + "\n")
+    return 0
+
+
+def bench(arguments: Namespace) -> int:
+    """Time encoder, prefill and decoding, and relate them to the machine's ceilings."""
+    from qwenaudio_np import bench as benchmark
+
+    progress = console.Progress(arguments.verbose, arguments.quiet)
+    model, loading = _open_model(arguments, progress)
+    progress("validating against ops.py, then measuring; other work on this machine will show")
+    stages = benchmark.bench(model, arguments.seconds, arguments.max_new_tokens, arguments.repeats, arguments.threads)
+    labels = {**model.labels, "load": round(loading, 3), "peak_resident_bytes": benchmark.peak_resident()}
+    if arguments.json:
+        told = [_json({**asdict(stage), "rate": stage.rate, "ratio": stage.ratio, **labels}) for stage in stages]
+    else:
+        told = [", ".join(f"{name} {value}" for name, value in labels.items()), *benchmark.lines(stages)]
+    console.put("\n".join(told) + "\n")
     return 0
 
 
@@ -103,6 +122,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "run": run,
     "trace": trace,
     "info": info,
+    "bench": bench,
     "convert": convert,
     "verify": verify,
     "download": download,
@@ -150,7 +170,16 @@ def _open_model(arguments: Namespace, progress: console.Progress) -> tuple[QwenA
     progress(f"opening {shown(folder)}")
     with console.leaving_at_once():
         backends.get(arguments.backend, arguments.threads)
-    model = load(folder, arguments.backend, getattr(arguments, "dtype", "float32"), arguments.threads, arguments.force)
+    dtype = getattr(arguments, "dtype", "float32")
+    last = -1
+
+    def count(done: int, total: int) -> None:
+        nonlocal last
+        if last < (tenth := 10 * done // total) > 0:
+            progress(f"{arguments.weights} weights made: {10 * tenth} %")
+            last = tenth
+
+    model = load(folder, arguments.backend, dtype, arguments.threads, arguments.force, arguments.weights, count, progress)
     return model, time.perf_counter() - begin
 
 

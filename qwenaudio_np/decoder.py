@@ -1,4 +1,4 @@
-"""The tongue: Qwen-7B. Embeddings [length, hidden] -> hidden states [length, hidden], keys and values kept in a cache.
+"""The text decoder (the tongue), Qwen-7B: embeddings [length, hidden] -> hidden states [length, hidden], keys and values kept in a cache.
 
 Source: modeling_qwen.py of Qwen-Audio, classes QWenModel, QWenBlock, QWenAttention, QWenMLP, RotaryEmbedding.
 """
@@ -20,18 +20,18 @@ from qwenaudio_np.wiring import Tap, Weights, ignore, require_finite, split_head
 def decode(x: Array, cache: KVCache, weights: Weights, config: TextConfig, ops: Ops, tap: Tap = ignore) -> Array:
     """x [length, hidden], the positions that follow those in the cache -> [length, hidden], after all blocks and ln_f.
 
-    The cache must carry the alpha of its prefill (`ntk_alpha(length of the prompt)`); it grows by `length` positions.
+    The cache carries the NTK factor of its prefill (`ntk_alpha(length of the prompt)`); it grows by `length` positions.
     """
     positions = np.arange(cache.length, cache.length + len(x))
     cos, sin = rotary_tables(positions, cache.ntk_alpha, config, x.dtype)  # [length, rotary_dim]
-    stretch = logn_factors(positions, config, x.dtype)  # [length]
+    logn = logn_factors(positions, config, x.dtype)  # [length]
     for layer in range(config.num_hidden_layers):
         w = under(f"transformer.h.{layer}.", weights)
         h = ops.rms_norm(x, w("ln_1.weight"), config.layer_norm_epsilon)
-        x = x + _attend(h, layer, cos, sin, stretch, cache, w, config, ops)
+        x = x + _attend(h, layer, cos, sin, logn, cache, w, config, ops)
         h = ops.rms_norm(x, w("ln_2.weight"), config.layer_norm_epsilon)
         x = x + _feed_forward(h, w, ops)
-        require_finite(x[-1], f"decoder block {layer}")
+        require_finite(x[-1], f"decoder block {layer}")  # the last row sees all others: NaN anywhere arrives there
         tap(f"decoder.h.{layer}", x)
     cache.advance(len(x))
     x = ops.rms_norm(x, weights["transformer.ln_f.weight"], config.layer_norm_epsilon)
@@ -40,13 +40,13 @@ def decode(x: Array, cache: KVCache, weights: Weights, config: TextConfig, ops: 
 
 
 def _attend(
-    h: Array, layer: int, cos: Array, sin: Array, stretch: Array, cache: KVCache, w: Callable[[str], Weight], config: TextConfig, ops: Ops
+    h: Array, layer: int, cos: Array, sin: Array, logn: Array, cache: KVCache, w: Callable[[str], Weight], config: TextConfig, ops: Ops
 ) -> Array:
     """h [length, hidden] -> [length, hidden]. Rows of c_attn: all of q, then all of k, then all of v."""
     qkv = ops.linear(h, w("attn.c_attn.weight"), w("attn.c_attn.bias"))  # [length, 3 * hidden]
     q, k, v = (split_heads(part, config.num_attention_heads) for part in np.split(qkv, 3, axis=1))  # [heads, length, head_dim] each
     # logn scales the queries only, and after the rotation (which, being linear, would allow either order but for the last bit).
-    q = ops.rotary(q, cos, sin) * stretch[:, None]
+    q = ops.rotary(q, cos, sin) * logn[:, None]
     keys, values = cache.append(layer, ops.rotary(k, cos, sin), v)  # [heads, total, head_dim]
     return ops.linear(ops.attention(q, keys, values, causal=True), w("attn.c_proj.weight"))
 
@@ -71,6 +71,8 @@ def ntk_alpha(length: int, config: TextConfig) -> float:
 def rotary_tables(positions: np.ndarray, alpha: float, config: TextConfig, dtype: np.dtype) -> tuple[Array, Array]:
     """Cosines and sines of position * base'^(-2i/d), [length, rotary_dim] each, the angles repeated for both halves.
 
+    d = rotary_dim, base' = base * alpha^(d / (d - 2)): NTK scaling, which slows the slow frequencies by alpha and leaves the fast ones.
+
     Angles are rounded to `dtype` before the cosine is taken, as the original does in float32: at position 8000 this moves
     them by up to 5e-4, so that "more exact" angles would be *further* from what the model was trained with.
     """
@@ -84,7 +86,10 @@ def rotary_tables(positions: np.ndarray, alpha: float, config: TextConfig, dtype
 
 
 def logn_factors(positions: np.ndarray, config: TextConfig, dtype: np.dtype) -> Array:
-    """log(i) / log(seq_length) for the 1-based position i past seq_length, else 1: [length]. Keeps attention sharp over long contexts."""
+    """log(i) / log(seq_length) for the 1-based position i past seq_length, else 1: [length].
+
+    More keys make softmax flatter; queries that grow with the logarithm of their number keep it sharp.
+    """
     i = np.maximum(positions + 1, config.seq_length).astype(np.float64)
     factors = np.log(i) / math.log(config.seq_length) if config.use_logn_attn else np.ones(len(i))
     return factors.astype(dtype)

@@ -1,4 +1,4 @@
-"""The ear: log-mel spectrogram -> rows that stand among the decoder's word embeddings.
+"""The audio encoder (the ear): log-mel spectrogram -> rows that stand among the decoder's word embeddings.
 
 A Whisper-large-v2 encoder, then an average over pairs of positions, `ln_post` and a projection to the decoder's width.
 Source: audio.py of Qwen-Audio, class AudioEncoder; "Robust Speech Recognition via Large-Scale Weak Supervision", section 2.2.
@@ -22,7 +22,8 @@ def visible_frames(samples: Sequence[int]) -> list[int]:
     """How many mel frames the convolutions see of each clip of ONE prompt, from the clips' lengths in samples.
 
     Clips of a prompt are not independent: the original cuts all their spectrograms at the longest clip's end, so behind the end of
-    a shorter clip the first convolution sees one more frame (of silence), and behind that of the longest it sees zeros.
+    a shorter clip the first convolution sees one more frame (of the padding; half its window may still be sound), and behind that of
+    the longest it sees zeros.
     """
     own = [2 * position_count(n) for n in samples]
     return [min(frames + 1, max(own)) for frames in own]
@@ -31,7 +32,8 @@ def visible_frames(samples: Sequence[int]) -> list[int]:
 def encode_clip(visible: Array, samples: int, weights: Weights, config: AudioConfig, ops: Ops, tap: Tap = ignore) -> Array:
     """visible [mels, 2T] (or one frame more, which only the last position sees) -> [vectors + 2, hidden].
 
-    Only the clip's own T positions are computed. The original computes 1500 and masks the others away as keys, which changes nothing.
+    Only the clip's own T positions are computed. The original computes the longest clip's T for every clip of the prompt, and masks
+    those past a clip's own away as keys: no valid position changes by it.
     """
     positions = position_count(samples)
     if positions > config.n_ctx:
@@ -72,7 +74,7 @@ def _block(x: Array, prefix: str, weights: Weights, config: AudioConfig, ops: Op
 def _project(x: Array, vectors: int, weights: Weights, config: AudioConfig, ops: Ops, tap: Tap) -> Array:
     """x [T, state] -> [vectors + 2, hidden]: pool, THEN normalise, THEN project, then the two learned rows around them."""
     w = under("transformer.audio.", weights)
-    # Without pooling the original still takes as many rows as pooling would leave: its tokenizer counts them, and does not read avg_pool.
+    # Without pooling the original still keeps only `vectors` rows, because its tokenizer counts them as if pooled.
     x = ops.average_pool(x) if config.avg_pool else x[:vectors]  # [vectors, state]
     x = ops.layer_norm(x, w("ln_post.weight"), w("ln_post.bias"))
     tap("ln_post", x)

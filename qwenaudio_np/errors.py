@@ -53,7 +53,16 @@ class NumericsError(QwenAudioError):
     """The network produced NaN or infinity: broken weights, not a broken prompt."""
 
 
+def value_of(value: object) -> str:
+    """A value from outside as it would be written: numbers bare, text in quotes, on one line."""
+    return shown_text(ascii(value))
+
+
 def shown(name: object) -> str:
     """A name from outside (path, tensor, tag), quoted and escaped so that it stays on one line."""
-    text = ascii(str(name))
+    return shown_text(ascii(str(name)))
+
+
+def shown_text(text: str) -> str:
+    """`text`, or its beginning where it is so long that it would hide the message."""
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}... ({len(text)} characters)"

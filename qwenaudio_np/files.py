@@ -36,11 +36,11 @@ def open_regular(path: str | Path, error: type[QwenAudioError] = FormatError) ->
     try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
-            raise error(f"{shown(path)} is a directory, expected a file")
+            raise error(f"{shown(path)} is a directory, expected a file; name one in it")
         if not stat.S_ISREG(status.st_mode):
-            raise error(f"{shown(path)} is not a regular file (a pipe, socket or device), expected a file")
+            raise error(f"{shown(path)} is not a regular file (a pipe, socket or device), expected a file; copy it to one")
         if status.st_size == 0:
-            raise error(f"{shown(path)} is empty (0 bytes)")
+            raise error(f"{shown(path)} is empty (0 bytes); fetch or export it again")
         yield descriptor, status.st_size
     finally:
         os.close(descriptor)
@@ -75,6 +75,6 @@ def read_text(path: str | Path, limit: int, error: type[QwenAudioError] = Format
 def _reason(failure: OSError | ValueError) -> str:
     if isinstance(failure, OSError):
         if failure.errno == errno.ENOENT:
-            return "no such file"
+            return "no such file; check the path"
         return (failure.strerror or "unknown error").lower()
     return "not a valid file name"

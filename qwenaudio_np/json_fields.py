@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from qwenaudio_np.errors import FormatError, shown
+from qwenaudio_np.errors import FormatError, shown, value_of
 from qwenaudio_np.files import read_text
 
 MAX_JSON_BYTES = 1 << 20
+_JSON_NAMES = {dict: "object", list: "list", str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
 
 
 def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
@@ -34,10 +35,10 @@ def parse_json(text: str, where: str, kind: type = dict) -> Any:
         value = json.loads(text, object_pairs_hook=unique, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise FormatError(f"{shown(where)} is not valid JSON: {reason}; fetch the file again") from None
+        raise FormatError(f"{shown(where)} is not valid JSON: {reason}; correct the file or fetch it again") from None
     if not isinstance(value, kind):
-        expected = "an object" if kind is dict else f"a {kind.__name__}"
-        raise FormatError(f"{shown(where)} holds a JSON {type(value).__name__}, expected {expected}; is it the right file?")
+        expected = "an object" if kind is dict else "a list"
+        raise FormatError(f"{shown(where)} holds a JSON {_JSON_NAMES[type(value)]}, expected {expected}; is it the right file?")
     return value
 
 
@@ -60,19 +61,19 @@ class Fields:
         """A whole number from 1 to `limit`."""
         value = self._get(name, default)
         if type(value) is not int or not 1 <= value <= limit:  # `type is`: JSON true must not pass as 1
-            raise FormatError(f"{shown(self.where)}: {name} is {shown(value)}, expected a whole number from 1 to {limit}")
+            raise FormatError(f"{shown(self.where)}: {name} is {value_of(value)}, expected a whole number from 1 to {limit}")
         return value
 
     def number(self, name: str, default: float, low: float, high: float) -> float:
         """A number in (low, high]; `low` itself is excluded because it is a divisor or a logarithm's zero."""
         value = self._get(name, default)
         if type(value) not in (int, float) or not low < value <= high:  # NaN fails every comparison
-            raise FormatError(f"{shown(self.where)}: {name} is {shown(value)}, expected a number above {low:g}, at most {high:g}")
+            raise FormatError(f"{shown(self.where)}: {name} is {value_of(value)}, expected a number above {low:g}, at most {high:g}")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
         """JSON true or false."""
         value = self._get(name, default)
         if type(value) is not bool:
-            raise FormatError(f"{shown(self.where)}: {name} is {shown(value)}, expected true or false")
+            raise FormatError(f"{shown(self.where)}: {name} is {value_of(value)}, expected true or false")
         return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from qwenaudio_np.checkpoint import load_weights
 from qwenaudio_np.config import ModelConfig, load_config
 from qwenaudio_np.errors import MismatchError, UsageError, shown
 from qwenaudio_np.model import QwenAudio
+from qwenaudio_np.recoding import Progress
 from qwenaudio_np.special_tokens import AUDIO_START, SPECIAL_TOKENS, TEXT_TOKENS
 from qwenaudio_np.threads import limit_blas
 from qwenaudio_np.tokenizer import Tokenizer
@@ -19,23 +21,34 @@ DTYPES = {"float32": np.float32, "float64": np.float64}
 VOCABULARY_FILE = "qwen.tiktoken"
 
 
-def load(path: str | Path, backend: str = "numba", dtype: str = "float32", threads: int | None = None, force: bool = False) -> QwenAudio:
+def load(
+    path: str | Path,
+    backend: str = "numba",
+    dtype: str = "float32",
+    threads: int | None = None,
+    force: bool = False,
+    weights: str | None = None,
+    progress: Progress | None = None,
+    notice: Callable[[str], object] | None = None,
+) -> QwenAudio:
     """Open a checkpoint folder (config.json, qwen.tiktoken, safetensors).
 
     backend: "numba" (fast) or "reference" (readable NumPy). dtype: type of all arithmetic, "float32" or "float64"; the weights
     stay as stored and memory-mapped. threads: for kernels and matrix products (default: all cores). force: load even where memory
-    looks too small. Raises a QwenAudioError that says what is wrong with the folder.
+    looks too small. weights: "float32", "bfloat16", "int8" or "int4" converts them while loading (default: as stored), telling
+    `progress` how many of how many are done. notice: called with a line when kernels are compiled for the first time.
+    Raises a QwenAudioError that says what is wrong with the folder.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype is {shown(dtype)}, expected float32 or float64")
     limit_blas(threads)
-    ops = backends.get(backend, threads)
+    ops = backends.get(backend, threads, notice)
     config = load_config(path)
     tokenizer = Tokenizer.from_file(Path(path) / VOCABULARY_FILE, SPECIAL_TOKENS if config.audio else TEXT_TOKENS)
     check_vocabulary(config, tokenizer)
-    weights = load_weights(path, config, dtype=DTYPES[dtype], force=force)
-    labels = {"model": str(path), "backend": backend, "weights": weights.label}
-    return QwenAudio(config, weights, tokenizer, ops, DTYPES[dtype], labels)
+    loaded = load_weights(path, config, dtype=DTYPES[dtype], force=force, weights=weights, progress=progress)
+    labels = {"model": str(path), "backend": backend, "weights": loaded.label}
+    return QwenAudio(config, loaded, tokenizer, ops, DTYPES[dtype], labels)
 
 
 def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:

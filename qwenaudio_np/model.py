@@ -50,7 +50,7 @@ class QwenAudio:
         self.dtype = np.dtype(dtype)
         self.labels = labels or {}  # model, backend, weights: what every result is marked with
 
-    def require_hearing(self) -> AudioConfig:
+    def audio_config(self) -> AudioConfig:
         """The encoder's config. Raises UsageError for a text-only checkpoint."""
         if self.config.audio is None:
             raise UsageError("this checkpoint is text-only (no audio section in config.json) and takes no --input; use a Qwen-Audio one")
@@ -70,7 +70,7 @@ class QwenAudio:
 
     def _encode(self, clip: Clip, frames: int, tap: Tap) -> Array:
         """One clip, of whose log-mel the convolutions see `frames` frames -> [vectors + 2, hidden]"""
-        config = self.require_hearing()
+        config = self.audio_config()
         mel = log_mel(clip.waveform, config.n_mels, self.dtype)  # [mels, 3000]
         return encode_clip(mel[:, :frames], len(clip.waveform), self.weights, config, self.ops, tap)
 
@@ -120,8 +120,12 @@ class QwenAudio:
         """hidden [length, hidden] -> [length, vocabulary]"""
         return self.ops.linear(hidden, self.weights["lm_head.weight"])
 
-    def generate(self, prompt: str = "", audio: Sequence[Any] = (), **options: Any) -> Result:
-        """One answer to a prompt about some clips; all options are those of `qwenaudio_np.request.answer`."""
+    def generate(self, prompt: str = "", audio: Any = (), **options: Any) -> Result:
+        """One answer to a prompt about one clip or a list of them: paths, Clips, or float arrays at 16 kHz.
+
+        `options`: task, language, text_language, question, style, format, system, history, max_new_tokens, min_new_tokens,
+        temperature, top_k, top_p, seed, stream, ...; what each means is said in `request.answer` and `prepare.prepare`.
+        """
         return answer(self, prompt, audio, **options)
 
     def chat(self, system: str | None = None) -> Chat:

@@ -4,8 +4,9 @@ Pure functions without state. A float array goes in (float32 or float64) and the
 this file the truth that tolerances are measured against. `kernels/` has fast twins with the same names and signatures.
 
 A *weight* is an array as stored in the checkpoint: float32, float64, float16, or bfloat16 as uint16 (a bfloat16 is the
-upper half of a float32, and NumPy has no such type). It is widened inside the operation, a few rows at a time, so the
-model as a whole never exists in float32.
+upper half of a float32, and NumPy has no such type); or a Quantised record of 8 or 4 bits, whose rows, taken as from an array,
+come as float32 (quantised.py defines that). It is widened inside the operation, a few rows at a time, so the model as a
+whole never exists in float32.
 
 NumPy 2 turns float32 into float64 when it meets a float64 *scalar* such as np.sqrt(2); Python floats are harmless.
 """
@@ -17,16 +18,22 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from qwenaudio_np.bfloat16 import from_bfloat16
+from qwenaudio_np.quantised import Quantised, dequantise, round_rows
+
 Array = NDArray[np.floating]  # float32 or float64
-Weight = NDArray[np.generic]  # float32, float64, float16, or uint16 holding bfloat16
+Stored = NDArray[np.generic]  # float32, float64, float16, or uint16 holding bfloat16
+Weight = Stored | Quantised
 
 ROWS = 1024  # weight rows widened at once in `linear`: 16 MB of float32 at width 4096
 
 
 def widen(weight: Weight, dtype: np.dtype) -> Array:
-    """Stored weight of any shape -> the same values as `dtype`; exact, and free of copies where nothing changes."""
-    if weight.dtype == np.uint16:
-        weight = (weight.astype(np.uint32) << 16).view(np.float32)
+    """Stored weight of any shape -> the values it stands for as `dtype`; free of copies where nothing changes."""
+    if isinstance(weight, Quantised):
+        weight = dequantise(weight)
+    elif weight.dtype == np.uint16:
+        weight = from_bfloat16(weight)
     return weight.astype(dtype, copy=False)
 
 
@@ -36,7 +43,12 @@ def embedding(table: Weight, ids: NDArray[np.intp], dtype: np.dtype) -> Array:
 
 
 def linear(x: Array, weight: Weight, bias: Weight | None = None) -> Array:
-    """x [length, in], weight [out, in], bias [out] -> x @ weight.T + bias [length, out]"""
+    """x [length, in], weight [out, in], bias [out] -> x @ weight.T + bias [length, out]
+
+    A Quantised weight rounds float32 activations as well, and takes float64 ones as they are.
+    """
+    if isinstance(weight, Quantised) and x.dtype == np.float32:
+        x = round_rows(x)
     y = np.empty((len(x), len(weight)), x.dtype)  # [length, out]
     for start in range(0, len(weight), ROWS):
         rows = slice(start, start + ROWS)
@@ -67,7 +79,10 @@ def gelu(x: Array) -> Array:
 
 
 def silu(x: Array) -> Array:
-    """x * sigmoid(x), any shape.  exp(-|x|) never overflows, whichever sign x has."""
+    """x * sigmoid(x), any shape.
+
+    sigmoid(x) = 1 / (1 + e^-x) = e^x / (1 + e^x): the first form where x >= 0, the second elsewhere, so that exp never overflows.
+    """
     small = np.exp(-np.abs(x))
     return x * np.where(x >= 0, 1.0, small).astype(x.dtype) / (1.0 + small)
 
@@ -95,14 +110,14 @@ def rms_norm(x: Array, weight: Weight, eps: float) -> Array:
 
 
 def rotary(x: Array, cos: Array, sin: Array) -> Array:
-    """Rotate the first values of every head by its position's angles.
+    """Rotate the first values of every head by the angles of their row's position.
 
     x [heads, length, head_dim], cos and sin [length, rotary_dim] -> [heads, length, head_dim]
     Halves layout: value i is paired with value i + rotary_dim / 2 (not with its neighbour). Values past rotary_dim stay.
     """
-    turned, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
-    first, second = np.split(turned, 2, axis=-1)
-    turned = turned * cos + np.concatenate([-second, first], axis=-1) * sin
+    part, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+    first, second = np.split(part, 2, axis=-1)
+    turned = part * cos + np.concatenate([-second, first], axis=-1) * sin
     return np.concatenate([turned, rest], axis=-1)
 
 
@@ -123,8 +138,8 @@ def attention(q: Array, k: Array, v: Array, causal: bool) -> Array:
     for head in range(heads):
         scores = q[head] @ k[head].T * (1.0 / math.sqrt(head_dim))  # [length, total]
         if causal:
-            hidden_from = np.triu(np.ones(scores.shape, bool), k=scores.shape[1] - length + 1)
-            scores[hidden_from] = -np.inf
+            future = np.triu(np.ones(scores.shape, bool), k=scores.shape[1] - length + 1)  # the queries are the last rows
+            scores[future] = -np.inf
         out[:, head] = softmax(scores) @ v[head]
     return out.reshape(length, heads * head_dim)
 

@@ -70,13 +70,25 @@ def add_info_options(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="as one JSON object")
 
 
+def add_bench_options(parser: ArgumentParser) -> None:
+    """Options of `bench`."""
+    _add_model_options(parser)
+    add = parser.add_argument_group("bench").add_argument
+    add("--seconds", type=float, default=5.9, metavar="S", help="length of the sound that is heard (default 5.9)")
+    add("-n", "--max-new-tokens", type=whole_number(2), default=16, metavar="N", help="tokens to decode (default 16)")
+    add("--repeats", type=whole_number(1), default=3, metavar="N", help="runs, of which the median counts (default 3)")
+    add("--json", action="store_true", help="a JSON object per line")
+    _add_verbosity(parser)
+
+
 def add_convert_options(parser: ArgumentParser) -> None:
     """Options of `convert`."""
-    add, kinds, types = parser.add_argument, ("safetensors", "pytorch", "whisper"), ("float32", "float16", "bfloat16")
+    add, kinds = parser.add_argument, ("safetensors", "pytorch", "whisper")
+    types = ("float32", "float16", "bfloat16", "int8", "int4")
     add("source", metavar="SOURCE", help="checkpoint folder, or one .safetensors, .bin, .pt or .pth file")
     add("folder", metavar="DIR", help="folder to make; must not exist or be empty")
     add("--from", dest="from_", choices=kinds, metavar="KIND", help="safetensors, pytorch or whisper (default: what is found)")
-    add("--weights", choices=types, metavar="TYPE", help="store as float32, float16 or bfloat16 (default: as they are)")
+    add("--weights", choices=types, metavar="TYPE", help="store as float32, float16, bfloat16, int8 or int4 (default: as they are)")
     add("--shard-size", type=byte_size, default=2_000_000_000, metavar="SIZE", help="largest file, for example 500MB (default 2GB)")
     add("--config", metavar="DIR", help="folder of config.json and vocabulary, where SOURCE is a single file")
     add("--audio-from", metavar="FILE", help="put the encoder of this Whisper .pt file in front of a text model")
@@ -131,6 +143,8 @@ def _add_model_options(parser: ArgumentParser) -> None:
     add, backends = parser.add_argument_group("model").add_argument, ("reference", "numba")
     add("-m", "--model", metavar="DIR", help="checkpoint folder (default: the environment variable QWENAUDIO_MODEL)")
     add("--backend", choices=backends, default="numba", metavar="B", help="numba (default): fast; reference: readable NumPy")
+    help_weights = "float32, bfloat16, int8 or int4: convert them while loading (default: as stored)"
+    add("--weights", choices=("float32", "bfloat16", "int8", "int4"), metavar="W", help=help_weights)
     add("-t", "--threads", type=whole_number(1), metavar="N", help="threads to use (default: all cores)")
     add("--force", action="store_true", help="go on although memory looks too small")
 

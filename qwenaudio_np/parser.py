@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 from qwenaudio_np import __version__, console
 from qwenaudio_np.errors import UsageError, shown
 from qwenaudio_np.options import (
+    add_bench_options,
     add_convert_options,
     add_download_options,
     add_info_options,
@@ -38,6 +39,10 @@ INFO_EXAMPLES = f"""\
 {EXAMPLES}  {PROGRAM} info Qwen-Audio-Chat
   {PROGRAM} info build/tiny --json
 """
+BENCH_USAGE = f"{PROGRAM} bench --model DIR [--weights W] [--threads N] [options]"
+BENCH_EXAMPLES = f"""\
+{EXAMPLES}  {PROGRAM} bench --model build/layer --weights int8
+"""
 CONVERT_USAGE = f"{PROGRAM} convert SOURCE DIR [--weights TYPE] [--config DIR] [--audio-from FILE] [options]"
 CONVERT_EXAMPLES = f"""\
 {EXAMPLES}  {PROGRAM} convert Qwen-Audio-Chat-bin Qwen-Audio-Chat
@@ -58,7 +63,7 @@ RANDOM_EXAMPLES = f"""\
 """
 SHORT_USAGE = f"""\
 usage: {RUN_USAGE}
-       {PROGRAM} trace | info | convert | verify | download | random-checkpoint ...
+       {PROGRAM} trace | info | bench | convert | verify | download | random-checkpoint ...
        {PROGRAM} --help   shows the verbs and examples"""
 
 
@@ -77,6 +82,7 @@ VERBS = {
         add_trace_options, "write every tensor of a run to a file, to check another implementation against", TRACE_USAGE, TRACE_EXAMPLES
     ),
     "info": Verb(add_info_options, "what a checkpoint folder holds and needs", INFO_USAGE, INFO_EXAMPLES),
+    "bench": Verb(add_bench_options, "time every stage here, beside what this machine can do at most", BENCH_USAGE, BENCH_EXAMPLES),
     "convert": Verb(
         add_convert_options, "any checkpoint in, a folder of safetensors out; runs no code from it", CONVERT_USAGE, CONVERT_EXAMPLES
     ),

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qwenaudio_np.errors import MismatchError, UsageError, shown
-from qwenaudio_np.special_tokens import AUDIO_END, AUDIO_FAMILY, AUDIO_PLACEHOLDER, AUDIO_START, IM_END, IM_START, SPECIAL_TOKENS
+from qwenaudio_np.special_tokens import AUDIO_END, AUDIO_FAMILY, AUDIO_PLACEHOLDER, AUDIO_START, IM_END, IM_START
 from qwenaudio_np.tokenizer import Tokenizer
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
+SPAN_TAGS = (AUDIO_START, AUDIO_END, AUDIO_PLACEHOLDER)
 _TAG = re.compile(r"<\|[^<>|\s]{1,64}\|>")
 
 
@@ -45,7 +46,7 @@ class Prompt:
 
 def base_prompt(tokenizer: Tokenizer, text: str, vectors: Sequence[int] = ()) -> Prompt:
     """Clips first, then the text, in which every special token is recognised."""
-    _check_text(text, "prompt")
+    _check_text(tokenizer, text, "prompt")
     spans = [id_ for n in vectors for id_ in audio_span(tokenizer, n)]
     return Prompt((*spans, *tokenizer.encode(text, allowed_special="all")))
 
@@ -61,7 +62,7 @@ def chat_prompt(tokenizer: Tokenizer, history: Sequence[Turn], turn: Turn, syste
     kept: list[int] = []
     dropped = len(history)
     for old in reversed(history):
-        older = newline + _message(tokenizer, "user", old.query, old.vectors) + newline + _message(tokenizer, "assistant", old.answer)
+        older = [*newline, *_message(tokenizer, "user", old.query, old.vectors), *newline, *_answer(tokenizer, old.answer)]
         if len(head) + len(older) + len(kept) >= window:
             break
         kept = older + kept
@@ -104,7 +105,7 @@ def _message(tokenizer: Tokenizer, role: str, text: str, vectors: Sequence[int] 
 
     Role, newline and text are encoded apart, as in the original: joined, their bytes could merge into other tokens.
     """
-    _check_text(text, role)
+    _check_text(tokenizer, text, role)
     start, end = tokenizer.special_ids[IM_START], tokenizer.special_ids[IM_END]
     ids = [start, *tokenizer.encode(role), *tokenizer.encode("\n")]
     lead = ""  # the newline after a clip belongs to the text that follows it
@@ -114,13 +115,20 @@ def _message(tokenizer: Tokenizer, role: str, text: str, vectors: Sequence[int] 
     return [*ids, *tokenizer.encode(lead + text, allowed_special=AUDIO_FAMILY & tokenizer.special_ids.keys()), end]
 
 
-def _check_text(text: str, where: str) -> None:
+def _answer(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The model's own words of an earlier turn. Audio tags among them are plain text: no clip belongs to them, and nobody typed them."""
+    start, end = tokenizer.special_ids[IM_START], tokenizer.special_ids[IM_END]
+    allowed = (AUDIO_FAMILY - set(SPAN_TAGS)) & tokenizer.special_ids.keys()
+    return [start, *tokenizer.encode("assistant"), *tokenizer.encode("\n"), *tokenizer.encode(text, allowed_special=allowed), end]
+
+
+def _check_text(tokenizer: Tokenizer, text: str, where: str) -> None:
     """Audio tags in text are an error, unknown tags a warning."""
-    for tag in (AUDIO_START, AUDIO_END, AUDIO_PLACEHOLDER):
+    for tag in SPAN_TAGS:
         if tag in text:
             raise UsageError(
                 f"the {where} text contains {tag}; sound comes from --input (or the audio argument), paths in text are never opened"
             )
-    for tag in sorted(set(_TAG.findall(text)) - set(SPECIAL_TOKENS)):
+    for tag in sorted(set(_TAG.findall(text)) - tokenizer.special_ids.keys()):
         advice = f"{shown(tag)} in the {where} text is not a token of this model and is read as plain text; misspelt?"
         warnings.warn(advice, PromptWarning, stacklevel=4)

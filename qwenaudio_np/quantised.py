@@ -13,6 +13,7 @@ Gaussian weights it brings the error of 4 bits from 8.1 % to 7.2 %, on heavy-tai
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,9 +27,8 @@ QUAD = 4  # inner values of one row side by side: what one lane of a register mu
 BITS = (8, 4)
 
 # Scales that are tried, as parts of the one that just reaches the largest weight, the first of equally good ones wins.
-_TRIED = {8: (1.0, 0.99, 0.98, 0.97, 1.004), 4: (1.0, 0.9, 0.8)}
-_REFITS = 2  # 4 bits: how often scale and offset are fitted to the codes, and the codes to them
-_TOP = {8: 127, 4: 15}  # the highest code
+TRIED = {8: (1.0, 0.99, 0.98, 0.97, 1.004), 4: (1.0, 0.9, 0.8)}
+REFITS = 2  # 4 bits: how often scale and offset are fitted to the codes, and the codes to them
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Quantised:
         values = _unpacked(self.codes, self.bits, block, lane) * from_bfloat16(self.scales[block, :, lane])[..., None]
         if self.offsets is not None:
             values += from_bfloat16(self.offsets[block, :, lane])[..., None]
-        return values.reshape(len(chosen), -1)[:, : self.shape[1]]
+        return values.reshape(len(chosen), self.codes.shape[1] * GROUP)[:, : self.shape[1]]
 
     @property
     def nbytes(self) -> int:
@@ -76,8 +76,8 @@ def blocks_and_groups(shape: tuple[int, int]) -> tuple[int, int]:
 def part_shapes(shape: tuple[int, int], bits: int) -> dict[str, tuple[int, ...]]:
     """Shapes of a record's parts, by the endings of their names; the codes are bytes, the others bfloat16."""
     blocks, groups = blocks_and_groups(shape)
-    scales = (blocks, groups, LANES)
-    return {"codes": (blocks, groups, 64 * bits), "scales": scales} | ({"offsets": scales} if bits == 4 else {})
+    shapes: dict[str, tuple[int, ...]] = {"codes": (blocks, groups, 64 * bits), "scales": (blocks, groups, LANES)}
+    return {**shapes, "offsets": shapes["scales"]} if bits == 4 else shapes
 
 
 def dequantise(weight: Quantised) -> NDArray[np.float32]:
@@ -95,7 +95,7 @@ def quantise(weight: NDArray[np.floating], bits: int) -> Quantised:
     padded = np.zeros((blocks * LANES, groups * GROUP), np.float32)
     padded[:out, :inner] = weight
     # One group to a column: sums over a group add whole rows, in the same order on every machine.
-    columns = np.ascontiguousarray(padded.reshape(-1, GROUP).T)  # [32, rows * groups]
+    columns = np.ascontiguousarray(padded.reshape(blocks * LANES * groups, GROUP).T)  # [32, rows * groups]
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         codes, scales, offsets = _search(columns, bits)
     broken = ~np.isfinite(columns).all(axis=0)
@@ -108,49 +108,58 @@ def quantise(weight: NDArray[np.floating], bits: int) -> Quantised:
     return Quantised(bits, (out, inner), packed(values, bits), by_block(scales), by_block(offsets) if bits == 4 else None)
 
 
-def _search(w: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float32], ...]:
-    """w [32, groups] -> codes [32, groups], scales and offsets [groups], both bfloat16 values; int8 has offsets of 0"""
-    low, high = w.min(axis=0), w.max(axis=0)
-    middle = (low + high) / 2 if bits == 4 else np.zeros_like(low)
-    centred = w - middle
-    reach = np.abs(centred).max(axis=0) / np.float32(_TOP[bits] if bits == 8 else _TOP[bits] / 2)
-    best = _codes(w, reach, middle, bits)
-    least = _error(w, *best)
-    for part in _TRIED[bits]:
-        scale, offset = reach * np.float32(part), middle
-        for refit in range(_REFITS + 1 if bits == 4 else 1):
-            if refit:
-                scale, offset = _fitted(centred, codes, scale)
-                offset = offset + middle
-            codes, *numbers = _codes(w, scale, offset, bits)
-            scale = numbers[0]
-        error = _error(w, codes, *numbers)
+Candidate = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]  # codes [32, groups], scales and offsets [groups]
+
+
+def _search(w: NDArray[np.float32], bits: int) -> Candidate:
+    """w [32, groups] -> of the candidates, for each group the first with the least squared error"""
+    first, *others = _candidates(w, bits)
+    best, least = first, _error(w, *first)
+    for candidate in others:
+        error = _error(w, *candidate)
         better = error < least
         least = np.where(better, error, least)
-        best = tuple(np.where(better, new, old) for new, old in zip((codes, *numbers), best, strict=True))
+        best = tuple(np.where(better, new, old) for new, old in zip(candidate, best, strict=True))  # type: ignore[assignment]
     return best
 
 
-def _codes(w: NDArray[np.float32], scale: NDArray[np.float32], middle: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float32], ...]:
-    """Scale and offset rounded to bfloat16, and the codes that fit them then. int4: `middle` is where the codes' middle, 7.5, shall lie."""
+def _candidates(w: NDArray[np.float32], bits: int) -> Iterator[Candidate]:
+    """int8: the scales of TRIED. int4: of each of those, after scale and offset were fitted to the codes, and so on, the last."""
+    low, high = w.min(axis=0), w.max(axis=0)
+    middle = (low + high) / 2 if bits == 4 else np.zeros_like(low)
+    centred = w - middle
+    reach = np.abs(centred).max(axis=0) / np.float32(7.5 if bits == 4 else 127)
+    for part in TRIED[bits]:
+        codes, scale, offset = _codes(w, reach * np.float32(part), middle, bits)
+        for _ in range(REFITS if bits == 4 else 0):
+            scale, shift = _fitted(centred, codes, scale)
+            codes, scale, offset = _codes(w, scale, middle + shift, bits)
+        yield codes, scale, offset
+
+
+def _codes(w: NDArray[np.float32], scale: NDArray[np.float32], middle: NDArray[np.float32], bits: int) -> Candidate:
+    """The codes that fit scale and offset once these are rounded to bfloat16. int4: `middle` is where 7.5, the codes' middle, shall lie."""
     scale = from_bfloat16(to_bfloat16(scale))
     step = np.where(scale == 0, np.float32(1), scale)  # a group of equal weights
     if bits == 8:
-        return np.clip(np.rint(w / step), -_TOP[8], _TOP[8]), scale, middle
+        return np.clip(np.rint(w / step), -127, 127), scale, middle
     offset = from_bfloat16(to_bfloat16(middle - np.float32(7.5) * scale))
-    return np.clip(np.rint((w - offset) / step), 0, _TOP[4]), scale, offset
+    return np.clip(np.rint((w - offset) / step), 0, 15), scale, offset
 
 
 def _fitted(
     centred: NDArray[np.float32], codes: NDArray[np.float32], scale: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scale and middle with the least squared error for given codes: a line through 32 points. One code alone says nothing of the scale."""
+    """Scale, and how far the middle moves, for the least squared error with given codes: a line through 32 points.
+
+    Where all codes are one, which says nothing of the scale, or where a sum overflows, nothing changes.
+    """
     around = codes - np.float32(7.5)
     n, x, y = np.float32(GROUP), around.sum(axis=0), centred.sum(axis=0)
-    square, product = (around * around).sum(axis=0), (around * centred).sum(axis=0)
-    spread = n * square - x * x
-    scale = np.where(spread == 0, scale, (n * product - x * y) / np.where(spread == 0, np.float32(1), spread))
-    return scale, (y - scale * x) / n
+    spread = n * (around * around).sum(axis=0) - x * x
+    slope = (n * (around * centred).sum(axis=0) - x * y) / spread
+    good = np.isfinite(slope) & np.isfinite(y)
+    return np.where(good, slope, scale), np.where(good, (y - slope * x) / n, np.float32(0))
 
 
 def _error(
@@ -166,30 +175,31 @@ def packed(codes: NDArray[np.floating], bits: int) -> NDArray[np.uint8]:
     the even quad in the low half of the byte, the odd one in the high half.
     """
     blocks, _, groups, _ = codes.shape
-    quads = codes.astype(np.int8).view(np.uint8).reshape(blocks, LANES, groups, GROUP // QUAD, QUAD).transpose(0, 2, 3, 1, 4)
+    quads: NDArray[np.uint8] = codes.astype(np.int8).view(np.uint8).reshape(blocks, LANES, groups, GROUP // QUAD, QUAD)
+    quads = quads.transpose(0, 2, 3, 1, 4)
     if bits == 4:
-        quads = quads[:, :, 0::2] | quads[:, :, 1::2] << 4
-    return np.ascontiguousarray(quads).reshape(blocks, groups, -1)
+        quads = quads[:, :, 0::2] | quads[:, :, 1::2] << np.uint8(4)
+    return np.ascontiguousarray(quads).reshape(blocks, groups, 64 * bits)
 
 
 def _unpacked(codes: NDArray[np.uint8], bits: int, block: NDArray[np.intp], lane: NDArray[np.intp]) -> NDArray[np.float32]:
     """Chosen rows, each a block and a lane in it, of the codes -> [rows, groups, 32]"""
     blocks, groups, _ = codes.shape
-    quads = codes.reshape(blocks, groups, -1, LANES, QUAD)[block, :, :, lane]  # [rows, groups, 8 or 4, 4]
+    quads = codes.reshape(blocks, groups, bits, LANES, QUAD)[block, :, :, lane]  # [rows, groups, bits, 4]: 8 quads, or 4 pairs of them
     if bits == 8:
-        return quads.view(np.int8).astype(np.float32).reshape(-1, groups, GROUP)
-    return np.stack([quads & 15, quads >> 4], axis=3).astype(np.float32).reshape(-1, groups, GROUP)
+        return quads.view(np.int8).astype(np.float32).reshape(len(block), groups, GROUP)
+    return np.stack([quads & 15, quads >> 4], axis=3).astype(np.float32).reshape(len(block), groups, GROUP)
 
 
 def quantise_rows(x: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Activations [length, inner] -> codes from -127 to 127 [length, groups, 32], zeros behind the last column, and scales [length, groups].
+    """Activations [length, inner] -> codes, -127 to 127, [length, groups, 32], zeros behind the last column; scales [length, groups].
 
     The largest of each group becomes 127. A group with NaN or infinity gets codes 0 and scale NaN, so that NaN comes out.
     One whose largest is so small (below 4e-37) that 127 / largest overflows counts as zeros.
     """
-    groups = blocks_and_groups(x.shape)[1]  # type: ignore[arg-type]
+    groups = blocks_and_groups(x.shape)[1]
     padded = np.zeros((len(x), groups, GROUP), np.float32)
-    padded.reshape(len(x), -1)[:, : x.shape[1]] = x
+    padded.reshape(len(x), groups * GROUP)[:, : x.shape[1]] = x
     largest = np.abs(padded).max(axis=2)  # [length, groups]
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         inverse = np.float32(127) / largest  # codes are products with it: one division per group, and the same last bit everywhere
@@ -203,4 +213,4 @@ def quantise_rows(x: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
 def round_rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """x [length, inner] -> the values that its codes stand for"""
     codes, scales = quantise_rows(x)
-    return (codes * scales[..., None]).reshape(len(x), -1)[:, : x.shape[1]]
+    return (codes * scales[..., None]).reshape(len(x), codes.shape[1] * GROUP)[:, : x.shape[1]]

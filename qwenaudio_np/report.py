@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from qwenaudio_np import __version__
-from qwenaudio_np.checkpoint import DEFAULT_POSITIONS, checkpoint_summary
-from qwenaudio_np.config import ModelConfig
-from qwenaudio_np.errors import shown
+from qwenaudio_np.checkpoint import DEFAULT_POSITIONS, MAX_INDEX_BYTES, checkpoint_summary
+from qwenaudio_np.config import ModelConfig, read_json
+from qwenaudio_np.errors import FormatError, shown
 from qwenaudio_np.memory import available_bytes, cache_bytes, needed_bytes
 from qwenaudio_np.request import Result
+
+MANIFEST = "manifest.json"  # written by the converter, last
 
 
 def result_report(result: Result) -> dict[str, Any]:
@@ -57,6 +60,7 @@ def checkpoint_report(folder: str, config: ModelConfig) -> dict[str, Any]:
         "encoder": asdict(config.audio) if config.audio else None,
         "generation": asdict(config.generation),
         "switched_on": _switches(config),
+        "converted": _origin(Path(folder)),
     }
 
 
@@ -76,7 +80,25 @@ def report_lines(report: dict[str, Any]) -> list[str]:
     for part in ("encoder", "decoder", "generation"):
         fields = report[part]
         lines.append(f"{part}: " + (", ".join(f"{name} {value}" for name, value in fields.items()) if fields else "none (text only)"))
-    return lines + [f"on: {line}" for line in report["switched_on"]]
+    lines += [f"on: {line}" for line in report["switched_on"]]
+    if report["converted"]:
+        origin = report["converted"]
+        lines.append(f"converted by version {shown(origin['version'])}, weights {shown(origin['options'].get('weights'))}, from:")
+        lines += [f"  {shown(source['name'])}  {_size(source['bytes'])}  sha256 {shown(source['sha256'])}" for source in origin["sources"]]
+    return lines
+
+
+def _origin(folder: Path) -> dict[str, Any] | None:
+    """What manifest.json says about where a converted checkpoint came from; None without one. Raises FormatError if it is damaged."""
+    if not (folder / MANIFEST).exists():
+        return None
+    fields = read_json(folder / MANIFEST, MAX_INDEX_BYTES)
+    origin = {name: fields.get(name) for name in ("version", "options", "sources")}
+    sources, wanted = origin["sources"], {"role": str, "name": str, "bytes": int, "sha256": str}
+    good = type(sources) is list and type(origin["options"]) is dict
+    if not good or not all(type(s) is dict and {key: type(value) for key, value in s.items()} == wanted for s in sources or ()):
+        raise FormatError(f"{shown(folder / MANIFEST)} does not describe its sources; delete it, or convert the checkpoint again")
+    return origin
 
 
 def _switches(config: ModelConfig) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qwenaudio_np.errors import NumericsError, UsageError, shown
+from qwenaudio_np.errors import NumericsError, UsageError, value_of
 from qwenaudio_np.ops import Array
 
 Sampler = Callable[[Array], int]
@@ -24,9 +24,9 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        _require(math.isfinite(self.temperature) and self.temperature >= 0, "--temperature", self.temperature, "0 (greedy) or more")
+        _require(_is_number(self.temperature) and self.temperature >= 0, "--temperature", self.temperature, "0 (greedy) or more")
         _require(type(self.top_k) is int and self.top_k >= 0, "--top-k", self.top_k, "a whole number, 0 (off) or more")
-        _require(0.0 <= self.top_p <= 1.0, "--top-p", self.top_p, "from 0 to 1 (both off)")
+        _require(_is_number(self.top_p) and 0.0 <= self.top_p <= 1.0, "--top-p", self.top_p, "from 0 to 1 (both off)")
         _require(self.seed is None or (type(self.seed) is int and self.seed >= 0), "--seed", self.seed, "a whole number, 0 or more")
 
 
@@ -73,6 +73,10 @@ def _check(logits: Array) -> None:
         raise NumericsError("the logits hold NaN, +infinity or nothing finite; the checkpoint is damaged or its values overflow")
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
 def _require(good: bool, option: str, value: object, expected: str) -> None:
     if not good:
-        raise UsageError(f"{option} is {shown(value)}, expected {expected}")
+        raise UsageError(f"{option} is {value_of(value)}, expected {expected}")

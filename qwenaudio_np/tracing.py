@@ -1,4 +1,4 @@
-"""Everything that flows through the network, by name: what other implementations check their own numbers against.
+"""The tensors between the stages of the network, by name: what other implementations check their own numbers against.
 
 Names, k counting clips and i layers (no batch axis):
 
@@ -22,31 +22,45 @@ import numpy as np
 
 from qwenaudio_np.errors import UsageError
 from qwenaudio_np.generate import generate_ids, stop_ids
-from qwenaudio_np.request import prepare
+from qwenaudio_np.memory import available_bytes, needed_bytes, require_memory
+from qwenaudio_np.prepare import prepare, read_clips
 from qwenaudio_np.sampler import greedy
-from qwenaudio_np.sources import as_clip
 
 if TYPE_CHECKING:
     from qwenaudio_np.model import QwenAudio
 
 
 def trace(
-    model: QwenAudio, ids: Sequence[int] | None = None, audio: Sequence[Any] = (), steps: int = 0, prompt: str | None = None, **request: Any
+    model: QwenAudio,
+    ids: Sequence[int] | None = None,
+    audio: Any = (),
+    steps: int = 0,
+    prompt: str | None = None,
+    force: bool = False,
+    **request: Any,
 ) -> dict[str, np.ndarray]:
     """Run a prompt and keep every tensor, in the order of computation, in the model's float type.
 
     Either `ids` (spans between audio tags take the clips of `audio` in order) or `prompt` and the options of a request
     (task, format, system, history, ...). `steps` > 0 also generates greedily, at most that many ids, up to a stop id.
+    `force`: go on although memory looks too small; the logits of all positions alone take 1.2 GiB for 2048 of them at full size.
     """
     if steps < 0:
         raise UsageError(f"steps is {steps}, expected 0 or more")
     if ids is None:
+        if prompt is None and not request.get("task"):
+            raise UsageError("nothing to trace: give ids, a prompt or a task")
         ready = prepare(model, prompt or "", audio, **request)
         ids, clips, chat_format = ready.prompt.ids, ready.clips, ready.chat_format
     else:
         if prompt or any(request.values()):
             raise UsageError("ids are a whole prompt already; give ids, or a prompt and its options, not both")
-        clips, chat_format = tuple(as_clip(source) for source in audio), model.config.generation.chat_format
+        if not all(isinstance(id_, (int, np.integer)) for id_ in ids):
+            raise UsageError("ids must be whole numbers")
+        clips, chat_format = tuple(read_clips(model, audio)), model.config.generation.chat_format
+    if not force:
+        logits = 2 * len(ids) * model.config.text.vocab_size * model.dtype.itemsize  # of all positions, computed and kept
+        require_memory(needed_bytes(model.config, logits, len(ids), model.dtype), available_bytes())
     taps: dict[str, np.ndarray] = {"prompt.ids": np.asarray(ids, np.int64)}
 
     def tap(name: str, value: np.ndarray) -> None:

@@ -86,6 +86,23 @@ def test_without_any_cache_folder_everything_works(tmp_path: Path) -> None:
     assert run_with("", HOME=str(tmp_path / "file"))[0] == result
 
 
+@compiled_only
+def test_compiling_is_announced_once(tmp_path: Path) -> None:
+    program = """
+import numpy as np
+from qwenaudio_np import backends
+numba = backends.get("numba", notice=print)
+x = np.ones((3, 40), np.float32)
+numba.rms_norm(x, x[0], 1e-6)
+numba.layer_norm(x, x[0], x[0])
+"""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    told = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert told[0].startswith("compiling kernels") and told[0].count("\n") == 1
+    assert told[1] == ""
+
+
 def test_the_fingerprint_changes_with_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = part("compile_cache")
     for source in Path(cache.__file__).parent.glob("*.py"):

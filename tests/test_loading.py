@@ -13,6 +13,8 @@ import pytest
 
 import qwenaudio_np
 from qwenaudio_np.errors import FormatError, MismatchError, UsageError
+from qwenaudio_np.ops import widen
+from tests.make_checkpoint import make_checkpoint
 
 
 @pytest.fixture
@@ -100,3 +102,55 @@ def test_the_reference_backend_never_imports_numba(folder: Path) -> None:
     use = f"qwenaudio_np.load({str(folder)!r}, backend='reference', threads=1).generate('a', max_new_tokens=2)"
     code = f"import sys, qwenaudio_np; {use}; print('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+# --- weights in another type -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8", "int4"])
+def test_weights_are_converted_while_loading(golden: Path, weights: str) -> None:
+    told: list[tuple[int, int]] = []
+    options = {"backend": "reference", "weights": weights, "progress": lambda done, total: told.append((done, total))}
+    model = qwenaudio_np.load(golden / "tiny/checkpoint", **options)  # type: ignore[arg-type]
+    original = load(golden / "tiny/checkpoint")
+    assert model.labels["weights"] == model.weights.label == weights  # type: ignore[attr-defined]
+    assert original.labels["weights"] == "float32"
+    if weights != "float32":  # as it is stored: nothing to do
+        assert told == sorted(told) and told[-1][0] == told[-1][1] == sum(array.size for array in original.weights.values())  # type: ignore[union-attr]
+    bound = {"float32": 0, "bfloat16": 2**-8, "int8": 0.01, "int4": 0.11}[weights]
+    ids = np.arange(200)
+    for name in ("transformer.h.1.mlp.w1.weight", "transformer.audio.blocks.0.mlp.0.weight"):
+        exact = widen(original.weights[name], np.dtype(np.float64))
+        error = widen(model.weights[name], np.dtype(np.float64)) - exact
+        assert np.sqrt(np.square(error).mean() / np.square(exact).mean()) <= bound
+    table = [m.ops.embedding(m.weights["transformer.wte.weight"], ids, np.dtype(np.float32)) for m in (model, original)]
+    assert np.abs(table[0] - table[1]).max() <= min(bound, 0.01) * np.abs(table[1]).max()
+
+
+def test_float16_becomes_float32_exactly(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "half", "float16")
+    stored = load(folder).weights
+    wide = qwenaudio_np.load(folder, backend="reference", weights="float32").weights
+    assert all((wide[name] == stored[name]).all() and wide[name].dtype == np.float32 for name in stored)  # type: ignore[union-attr]
+
+
+def test_an_unknown_type_of_weights(folder: Path) -> None:
+    with pytest.raises(UsageError, match="unknown type of weights 'int3', expected one of: float32, bfloat16, int8, int4"):
+        qwenaudio_np.load(folder, backend="reference", weights="int3")
+
+
+@pytest.mark.parametrize("case", ["tiny", "short_context_bf16"])
+@pytest.mark.parametrize(("weights", "bound"), [("int8", 0.1), ("int4", 0.6)])
+def test_backends_agree_on_quantised_weights(golden: Path, speech: Path, case: str, weights: str, bound: float) -> None:
+    """Both compute one thing, but for activations that lie so near the middle of two codes that the last bit decides; and both
+    stay near what the stored weights give (which random weights of these small widths make hard)."""
+    request = {"prompt": "what does the person say?", "audio": [speech]}
+    kinds = [("reference", weights), ("numba", weights), ("reference", None)]
+    models = [qwenaudio_np.load(golden / case / "checkpoint", backend, weights=kind) for backend, kind in kinds]
+    one, other, exact = (qwenaudio_np.trace(model, **request)["decoder.logits"] for model in models)
+
+    def apart(first: np.ndarray, second: np.ndarray) -> float:
+        return float(np.sqrt(np.mean(np.square(first - second)) / np.mean(np.square(exact))))
+
+    assert apart(one, other) <= 0.03
+    assert 0.01 < apart(one, exact) <= bound

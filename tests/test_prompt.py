@@ -81,11 +81,24 @@ def test_audio_tags_in_text_are_an_error(tokenizer: Tokenizer, text: str) -> Non
     for turn, history, system in (
         (Turn(text), [], "s"),
         (question, [Turn(text)], "s"),
-        (question, [Turn("q", (), text)], "s"),
         (question, [], text),
     ):
         with pytest.raises(UsageError, match="--input"):
             chat_prompt(tokenizer, history, turn, system)
+
+
+@pytest.mark.parametrize("tag", ["<audio>", "</audio>", "[[[AUDIO:modality]]]"])
+def test_audio_tags_in_an_earlier_answer_are_plain_text(tokenizer: Tokenizer, tag: str) -> None:
+    """A model may say anything; what it said must neither stop the conversation nor look like a clip."""
+    ids = chat_prompt(tokenizer, [Turn("q", (), f"I hear {tag} at <|2.33|>")], Turn("q")).ids
+    assert not {4520, 4521, 1208} & set(ids) and 1228 + 233 in ids
+    assert f"I hear {tag} at" in tokenizer.decode(ids)
+
+
+def test_tags_that_a_text_only_model_lacks_are_warned_about(golden: Path) -> None:
+    tokenizer = Tokenizer.from_file(golden / "tiny/checkpoint/qwen.tiktoken", TEXT_TOKENS)
+    with pytest.warns(PromptWarning, match="transcribe"):
+        base_prompt(tokenizer, "hi <|transcribe|>")
 
 
 def test_unknown_tags_are_warned_about_and_read_as_text(tokenizer: Tokenizer) -> None:
@@ -102,7 +115,9 @@ def test_known_tags_are_not_warned_about(tokenizer: Tokenizer) -> None:
 
 def test_text_only_vocabulary_chats(golden: Path) -> None:
     tokenizer = Tokenizer.from_file(golden / "tiny/checkpoint/qwen.tiktoken", TEXT_TOKENS)
-    assert max(chat_prompt(tokenizer, [], Turn("what is <|en|>?")).ids) < tokenizer.n_vocab
+    with pytest.warns(PromptWarning):
+        ids = chat_prompt(tokenizer, [], Turn("what is <|en|>?")).ids
+    assert max(ids) < tokenizer.n_vocab
 
 
 def test_find_spans_pairs_the_tags() -> None:

@@ -11,10 +11,10 @@ import pytest
 
 import qwenaudio_np
 from qwenaudio_np.audio import load_clip
-from qwenaudio_np.errors import UsageError
+from qwenaudio_np.errors import ResourceError, UsageError
 from qwenaudio_np.model import QwenAudio
+from qwenaudio_np.prepare import prepare
 from qwenaudio_np.prompt import PromptWarning
-from qwenaudio_np.request import prepare
 from qwenaudio_np.sources import AudioWarning, as_clip
 
 
@@ -48,6 +48,28 @@ def test_pieces_that_are_streamed_make_the_text(model: QwenAudio, tone: Path) ->
 def test_every_form_of_a_clip_gives_the_same_ids(model: QwenAudio, tone: Path, make: Any) -> None:
     want = model.generate("why?", audio=[tone], max_new_tokens=3).token_ids
     assert model.generate("why?", audio=[make(tone)], max_new_tokens=3).token_ids == want
+
+
+def test_one_clip_needs_no_list(model: QwenAudio, tone: Path) -> None:
+    want = model.generate("why?", audio=[tone], max_new_tokens=2).token_ids
+    for one in (tone, str(tone), load_clip(tone), load_clip(tone).waveform):
+        assert model.generate("why?", audio=one, max_new_tokens=2).token_ids == want
+
+
+def test_an_unknown_option_is_refused(model: QwenAudio) -> None:
+    with pytest.raises(TypeError, match="max_new_token"):
+        model.generate("why?", max_new_token=3)
+
+
+def test_memory_is_asked_for_before_it_is_taken(model: QwenAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qwenaudio_np.request.available_bytes", lambda: 1000)
+    monkeypatch.setattr("qwenaudio_np.tracing.available_bytes", lambda: 1000)
+    with pytest.raises(ResourceError, match="not enough memory"):
+        model.generate("x", max_new_tokens=1)
+    with pytest.raises(ResourceError, match="not enough memory"):
+        qwenaudio_np.trace(model, ids=[1, 2])
+    assert model.generate("x", max_new_tokens=1, force=True).token_ids
+    assert len(qwenaudio_np.trace(model, ids=[1, 2], force=True))
 
 
 def test_something_else_is_no_clip() -> None:
@@ -84,7 +106,10 @@ def test_limits_follow_the_task_the_checkpoint_and_the_option(model: QwenAudio, 
         ({"prompt": "x", "format": "html"}, "--format is 'html'"),
         ({"prompt": "x", "format": "base", "system": "s"}, "--system"),
         ({"prompt": "x", "format": "base", "history": [{"query": "q", "answer": "a"}]}, "--history"),
-        ({"prompt": "x", "max_new_tokens": 0}, "--max-new-tokens is '0'"),
+        ({"prompt": "x", "max_new_tokens": 0}, "--max-new-tokens is 0,"),
+        ({"prompt": None}, "the prompt is a NoneType"),
+        ({"prompt": "x", "history": "abc"}, "history must be a list"),
+        ({"prompt": "x", "history": [{"query": "a"}]}, "history must be a list"),
         ({"prompt": "x", "max_new_tokens": -1}, "--max-new-tokens"),
         ({"prompt": "x", "min_new_tokens": -1}, "--min-new-tokens"),
         ({"prompt": "", "format": "base"}, "the prompt has 0 tokens"),
@@ -109,7 +134,10 @@ def test_ctrl_c_keeps_what_was_answered(model: QwenAudio) -> None:
         if len(pieces) == 3:
             raise KeyboardInterrupt
 
-    result = model.generate("why?", max_new_tokens=50, stream=press_after_three)
+    with pytest.raises(KeyboardInterrupt):  # a program that uses the package decides for itself
+        model.generate("why?", max_new_tokens=50, stream=press_after_three)
+    pieces.clear()
+    result = model.generate("why?", max_new_tokens=50, stream=press_after_three, keep_interrupted=True)
     assert result.stop_reason == "interrupted"
     assert result.text == "".join(pieces).strip() != ""
     assert 3 <= len(result.token_ids) < 50

@@ -20,6 +20,10 @@ def test_greedy_takes_the_best_and_of_equals_the_first() -> None:
     assert make_sampler(Sampling(temperature=0, top_k=1, seed=5))(LOGITS) == 0
 
 
+def test_top_p_that_is_reached_exactly_keeps_no_more() -> None:
+    assert np.count_nonzero(distribution(np.zeros(4, np.float32), Sampling(1.0, top_p=0.5))) == 2  # a quarter each
+
+
 def test_temperature_sharpens() -> None:
     # at temperature 1/2 the chances are squared: 16, 1, 9, 4 of 30
     np.testing.assert_allclose(distribution(LOGITS, Sampling(0.5)), np.array([16, 1, 9, 4]) / 30, rtol=1e-6)
@@ -91,6 +95,8 @@ def test_forbidden_ids_are_allowed_to_be_minus_infinity() -> None:
         ({"temperature": -1.0}, "--temperature"),
         ({"temperature": math.nan}, "--temperature"),
         ({"temperature": math.inf}, "--temperature"),
+        ({"temperature": "1"}, "--temperature"),
+        ({"top_p": None}, "--top-p"),
         ({"top_p": 1.5}, "--top-p"),
         ({"top_p": -0.1}, "--top-p"),
         ({"top_p": math.nan}, "--top-p"),

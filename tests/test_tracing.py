@@ -51,6 +51,11 @@ def test_ids_and_prompt_are_two_ways_to_the_same(model: qwenaudio_np.QwenAudio, 
     assert all(np.array_equal(by_prompt[name], by_ids[name]) for name in by_prompt)
 
 
+def test_arrays_lie_in_c_order(model: qwenaudio_np.QwenAudio) -> None:
+    """Files are written as memory lies."""
+    assert all(value.flags.c_contiguous for value in qwenaudio_np.trace(model, ids=[1, 2, 3]).values())
+
+
 def test_a_trace_is_a_copy(model: qwenaudio_np.QwenAudio) -> None:
     taps = qwenaudio_np.trace(model, ids=[1, 2, 3], steps=2)
     before = taps["decoder.h.0.key_cache"].copy()
@@ -63,6 +68,10 @@ def test_errors(model: qwenaudio_np.QwenAudio, golden: Path) -> None:
         qwenaudio_np.trace(model, ids=[1], prompt="x")
     with pytest.raises(UsageError, match="steps is -1"):
         qwenaudio_np.trace(model, ids=[1], steps=-1)
+    with pytest.raises(UsageError, match="nothing to trace"):
+        qwenaudio_np.trace(model)
+    with pytest.raises(UsageError, match="whole numbers"):
+        qwenaudio_np.trace(model, ids=[1, 2.5])  # type: ignore[list-item]
     with pytest.raises(MismatchError, match="0 audio spans but 1 clips"):
         qwenaudio_np.trace(model, ids=[1], audio=[golden / "audio/tone.wav"])
 

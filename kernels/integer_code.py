@@ -1,0 +1,96 @@
+"""LLVM code for sums of products of small whole numbers: one group of 32 columns, 16 rows of weights, several rows of activations.
+
+The same sums three ways, by `isa`. A quad is 4 columns; a lane holds the quad of one row. Weights come as registers of 64 bytes
+(16 rows), activations as the 4 bytes of a quad, repeated for every lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from .simd_python import LANES
+from .vector_code import I32, call, shuffle, splat
+
+WORDS = ir.VectorType(I32, LANES)
+HALF, SHORTS, BYTES = (ir.VectorType(ir.IntType(size), 256 // size) for size in (32, 16, 8))  # one register of AVX2
+PSIGN, PMADDUBSW, PMADDWD = "llvm.x86.avx2.psign.b", "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"
+QUADS = 8  # in a group
+
+Load = Callable[[int], Any]  # quad -> the 4 bytes, as one int32
+
+
+def group_sums(builder: Any, isa: str, bits: int, weights: list[Any], activations: list[Load], row_sums: list[Any]) -> list[Any]:
+    """Per row of activations a vector of 16 int32: the sums over the group's 32 columns of code times code.
+
+    weights: 8 (int8) or 4 (int4) vectors of 16 int32, as stored; row_sums: the sum of each row's 32 codes, int32.
+    """
+    if isa == "avx2":
+        return _avx2(builder, bits, weights, activations)
+    # vpdpbusd wants weights without sign: int8 codes go up by 128, which 128 times the row's sum takes back.
+    starts = [splat(builder, builder.mul(total, I32(-128)), WORDS) if bits == 8 else ir.Constant(WORDS, None) for total in row_sums]
+    dot4 = _vpdpbusd if isa == "avx512vnni" else _dot4
+    sums = starts
+    for quad in range(QUADS):
+        codes = _unsigned_quad(builder, bits, weights, quad)
+        sums = [dot4(builder, total, codes, row(quad)) for total, row in zip(sums, activations, strict=True)]
+    return sums
+
+
+def _unsigned_quad(builder: Any, bits: int, weights: list[Any], quad: int) -> Any:
+    """16 x 4 codes of one quad as bytes from 0 to 255, in int32 lanes."""
+    if bits == 8:
+        return builder.xor(weights[quad], ir.Constant(WORDS, [0x80808080] * LANES))
+    return _nibbles(builder, weights[quad // 2], quad % 2)
+
+
+def _nibbles(builder: Any, bytes_: Any, high: int) -> Any:
+    """The low or the high halves of bytes, in int32 lanes."""
+    count = bytes_.type.count
+    moved = builder.lshr(bytes_, ir.Constant(bytes_.type, [4] * count)) if high else bytes_
+    return builder.and_(moved, ir.Constant(bytes_.type, [0x0F0F0F0F] * count))
+
+
+def _vpdpbusd(builder: Any, total: Any, codes: Any, quad: Any) -> Any:
+    """total + 4 products, unsigned times signed byte, in every lane: one instruction."""
+    return call(builder, "llvm.x86.avx512.vpdpbusd.512", WORDS, [total, codes, splat(builder, quad, WORDS)])
+
+
+def _dot4(builder: Any, total: Any, codes: Any, quad: Any) -> Any:
+    """What vpdpbusd computes, for any CPU."""
+    for shift in (0, 8, 16, 24):
+        code = builder.and_(builder.lshr(codes, ir.Constant(WORDS, [shift] * LANES)), ir.Constant(WORDS, [0xFF] * LANES))
+        value = builder.ashr(builder.shl(quad, I32(24 - shift)), I32(24))
+        total = builder.add(total, builder.mul(code, splat(builder, value, WORDS)))
+    return total
+
+
+def _avx2(builder: Any, bits: int, weights: list[Any], activations: list[Load]) -> list[Any]:
+    """In halves of 8 rows of weights, one register each.
+
+    vpmaddubsw multiplies bytes, unsigned times signed, and adds neighbours in 16 bits. int4: at most 2 * 15 * 127 = 3810 each, so
+    that all 8 quads fit into 16 bits. int8: the weight's sign goes to the activation; 2 * 127 * 127 fits, but only once.
+    """
+    ones = ir.Constant(SHORTS, [1] * SHORTS.count)
+    sums = [[ir.Constant(SHORTS if bits == 4 else HALF, None)] * 2 for _ in activations]
+    for quad in range(QUADS):
+        register = _nibbles(builder, weights[quad // 2], quad % 2) if bits == 4 else weights[quad]
+        codes = [builder.bitcast(shuffle(builder, register, register, half), BYTES) for half in (range(8), range(8, 16))]
+        sizes = codes if bits == 4 else [call(builder, PSIGN, BYTES, [code, code]) for code in codes]
+        for row, load in enumerate(activations):
+            values = builder.bitcast(splat(builder, load(quad), HALF), BYTES)
+            for half in (0, 1):
+                signed = values if bits == 4 else call(builder, PSIGN, BYTES, [values, codes[half]])
+                pairs = call(builder, PMADDUBSW, SHORTS, [sizes[half], signed])
+                added = pairs if bits == 4 else call(builder, PMADDWD, HALF, [pairs, ones])
+                sums[row][half] = _in_order(builder, builder.add(sums[row][half], added))
+    if bits == 4:
+        sums = [[call(builder, PMADDWD, HALF, [half, ones]) for half in halves] for halves in sums]
+    return [shuffle(builder, low, high, range(LANES)) for low, high in sums]
+
+
+def _in_order(builder: Any, register: Any) -> Any:
+    """The same value, behind an empty piece of assembly: LLVM would sort the additions anew, by rows, and run out of registers."""
+    return builder.asm(ir.FunctionType(register.type, [register.type]), "", "=x,0", [register], True)

@@ -1,0 +1,45 @@
+"""Which instructions multiply small whole numbers: chosen by the CPU's features, or forced.
+
+All give the same bits: sums of whole numbers are exact, and what follows in floating point is the same code for all.
+"""
+
+from __future__ import annotations
+
+from llvmlite import binding
+from numba import config
+
+from qwenaudio_np.errors import BackendError, shown
+
+# From the fastest to the one that every CPU has; what LLVM calls the features that each needs.
+ISAS = {"avx512vnni": ("avx512f", "avx512bw", "avx512vnni"), "avx2": ("avx2",), "plain": ()}
+
+
+def available() -> tuple[str, ...]:
+    """Those that code compiled here may use, the fastest first."""
+    found = _features()
+    return tuple(isa for isa, needs in ISAS.items() if all(feature in found for feature in needs))
+
+
+def _features() -> set[str]:
+    """Features that Numba compiles for: this CPU's, but for where its settings (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES) say otherwise."""
+    if config.CPU_FEATURES is not None:
+        return {part[1:] for part in config.CPU_FEATURES.split(",") if part.startswith("+")}
+    if config.CPU_NAME is not None:
+        return set()
+    return {name for name, there in binding.get_host_cpu_features().items() if there}
+
+
+_chosen = available()[0]
+
+
+def set_isa(isa: str | None) -> None:
+    """Use these instructions from now on: a key of ISAS; None: the fastest. Raises BackendError if this CPU has not got them."""
+    global _chosen
+    if isa is not None and isa not in available():
+        raise BackendError(f"instructions {shown(isa)} cannot be used on this CPU, expected one of: {', '.join(available())}")
+    _chosen = isa or available()[0]
+
+
+def get_isa() -> str:
+    """What is used."""
+    return _chosen
