@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qwenaudio_np import backends
 from qwenaudio_np.errors import MismatchError, shown
 from qwenaudio_np.names import Shape
-from qwenaudio_np.quantised import LANES, part_shapes, quantise
+from qwenaudio_np.quantised import LANES, part_shapes
 from qwenaudio_np.weight_plan import bits_of
 
 from .safetensors_writer import TensorSpec
@@ -64,6 +65,7 @@ def _quantised(weights: str) -> WeightType:
 
 def _part(name: str, source: str, bits: int, ending: str, shape: Shape) -> StoredTensor:
     def encode(blocks: Blocks) -> Iterator[np.ndarray]:
+        quantise = backends.get("numba").quantise
         return (quantise(rows, bits).parts[ending] for rows in _whole_blocks(rounded(block, source, "F32", name) for block in blocks))
 
     return StoredTensor(TensorSpec(f"{name}.{ending}", "U8" if ending == "codes" else "BF16", shape), encode)

@@ -17,6 +17,7 @@ from .isa import get_isa, set_isa
 from .linear import linear
 from .norms import layer_norm, rms_norm
 from .parallel import get_threads, set_threads
+from .quantise import quantise
 
 __all__ = [
     "announce_compiling",
@@ -30,6 +31,7 @@ __all__ = [
     "get_threads",
     "layer_norm",
     "linear",
+    "quantise",
     "rms_norm",
     "rotary",
     "set_isa",

@@ -6,18 +6,15 @@ search is a loop over them: sums over a group run in order, as in the definition
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from qwenaudio_np import quantised
-from qwenaudio_np.ops import Array, Stored
+from qwenaudio_np.ops import Array
 from qwenaudio_np.quantised import GROUP, LANES, QUAD, REFITS, TRIED, Quantised, part_shapes
 
 from . import parallel
 from .arrays import readable
 from .compile_cache import inlined, kernel
-from .simd import widened
 
 SMALL = 1 << 20  # weights up to which compiling this would take longer than the definition
 COST = 64  # one weight costs about as much as so many multiplications
@@ -34,12 +31,13 @@ MIDDLE, REACH, SCALE, OFFSET, BEST_SCALE, BEST_OFFSET, LEAST, ERROR, X, Y, SQUAR
 NUMBERS = 3 * GROUP * LANES + 12 * LANES
 
 
-def quantise(weight: Stored, bits: int) -> Quantised:
+def quantise(weight: Array, bits: int) -> Quantised:
     """weight [out, inner] -> the record that stands for nearly the same; bits: 8 or 4"""
     out, inner = weight.shape
-    if weight.size <= SMALL or weight.dtype == np.float64:
+    if weight.size <= SMALL or weight.dtype != np.float32:
         return quantised.quantise(weight, bits)
-    parts = {ending: np.zeros(shape, np.uint8 if ending == "codes" else np.uint16) for ending, shape in part_shapes((out, inner), bits).items()}
+    shapes = part_shapes((out, inner), bits)
+    parts = {ending: np.zeros(shape, np.uint8 if ending == "codes" else np.uint16) for ending, shape in shapes.items()}
     codes, scales = parts["codes"], parts["scales"]
     offsets = parts.get("offsets", np.zeros((1, 1, 1), np.uint16))
     flat = readable(weight)
@@ -58,7 +56,7 @@ def _block(weight: Array, out: int, inner: int, bits: int, block: int, codes: Ar
         for i in range(GROUP):
             for r in range(LANES):
                 at = (block * LANES + r) * inner + group * GROUP + i
-                a[WEIGHTS + i * LANES + r] = widened(weight, at) if i < count and r < rows else ZERO
+                a[WEIGHTS + i * LANES + r] = weight[at] if i < count and r < rows else ZERO
         _search(a, words, bits)
         for r in range(LANES):
             scales[block, group, r] = words[BEST_SCALE + r] >> np.uint32(16)

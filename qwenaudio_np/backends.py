@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from qwenaudio_np.errors import BackendError, UsageError, shown
 from qwenaudio_np.ops import Array, Weight
+from qwenaudio_np.quantised import Quantised
 
 BACKENDS = ("reference", "numba")
 
@@ -32,6 +33,7 @@ class Ops(Protocol):
     def rotary(self, x: Array, cos: Array, sin: Array) -> Array: ...
     def attention(self, q: Array, k: Array, v: Array, causal: bool) -> Array: ...
     def average_pool(self, x: Array) -> Array: ...
+    def quantise(self, weight: Array, bits: int) -> Quantised: ...
 
 
 def get(name: str, threads: int | None = None, notice: Callable[[str], object] | None = None) -> Ops:

@@ -19,8 +19,8 @@ from qwenaudio_np.errors import MismatchError, UnsupportedError, UsageError, sho
 from qwenaudio_np.memory import available_bytes, needed_bytes, require_memory
 from qwenaudio_np.names import AUDIO_PREFIX, EMBEDDING, OUTPUT_HEAD, expected_tensors, is_ignored, optional_tensors
 from qwenaudio_np.ops import Weight
-from qwenaudio_np.quantised import Quantised
-from qwenaudio_np.recoding import Progress, recoded
+from qwenaudio_np.quantised import Quantised, quantise
+from qwenaudio_np.recoding import Progress, Quantise, recoded
 from qwenaudio_np.safetensors_file import Entry, Header, SafetensorsFile, read_header
 from qwenaudio_np.shards import INDEX_FILE, MAX_INDEX_BYTES, SINGLE_FILE, Shards, some
 from qwenaudio_np.weight_plan import FLOAT_NAMES, WEIGHTS, Piece, can_be_quantised, pieces, planned_bytes, stored_bits
@@ -95,10 +95,12 @@ def load_weights(
     force: bool = False,
     weights: str | None = None,
     progress: Progress | None = None,
+    quantise: Quantise = quantise,
 ) -> Weights:
     """Map the weights of a checkpoint folder after checking names, shapes, types and the memory for `positions` positions.
 
     `force` skips the memory check alone. `weights` is the type they shall have, one of WEIGHTS; None: as stored.
+    `quantise` does that, `progress` hears of it.
     Raises FormatError (a broken or missing file), UnsafeError (an index that points outside), MismatchError (missing,
     unexpected, misshapen or doubled tensors), UnsupportedError (a type that is not a float), ResourceError (memory),
     UsageError (`weights` is unknown, or these are quantised otherwise already).
@@ -120,7 +122,7 @@ def load_weights(
     floats = {name: array for name, array in arrays.items() if not isinstance(array, Quantised)}
     if len(floats) < len(arrays):
         raise UsageError(f"{shown(folder)} is {stored.label} already; load it as it is, or make {weights} from the original checkpoint")
-    return Weights(recoded(floats, str(weights), progress), tied=config.text.tie_word_embeddings)
+    return Weights(recoded(floats, str(weights), quantise, progress), tied=config.text.tie_word_embeddings)
 
 
 def _assembled(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> dict[str, Weight]:

@@ -46,7 +46,9 @@ def load(
     config = load_config(path)
     tokenizer = Tokenizer.from_file(Path(path) / VOCABULARY_FILE, SPECIAL_TOKENS if config.audio else TEXT_TOKENS)
     check_vocabulary(config, tokenizer)
-    loaded = load_weights(path, config, dtype=DTYPES[dtype], force=force, weights=weights, progress=progress)
+    loaded = load_weights(
+        path, config, dtype=DTYPES[dtype], force=force, weights=weights, progress=progress, quantise=ops.quantise
+    )
     labels = {"model": str(path), "backend": backend, "weights": loaded.label}
     return QwenAudio(config, loaded, tokenizer, ops, DTYPES[dtype], labels)
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from qwenaudio_np.bfloat16 import from_bfloat16
 from qwenaudio_np.quantised import Quantised, dequantise, round_rows
+from qwenaudio_np.quantised import quantise as quantise  # a backend makes weights as well
 
 Array = NDArray[np.floating]  # float32 or float64
 Stored = NDArray[np.generic]  # float32, float64, float16, or uint16 holding bfloat16

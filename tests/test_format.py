@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 
 import qwenaudio_np
 from qwenaudio_np.checkpoint import INDEX_FILE, checkpoint_summary
 from qwenaudio_np.errors import MismatchError, UsageError
 from qwenaudio_np.quantised import Quantised, quantise
+from qwenaudio_np.weight_plan import pieces
+from tests.cli_tools import request, runner, tracing
 from tests.make_checkpoint import make_checkpoint
 
 FORMAT = Path(__file__).resolve().parent.parent / "convert" / "FORMAT.md"
@@ -99,3 +104,36 @@ def test_the_summary_counts_weights_not_bytes(converted: tuple[Path, Path, str])
     exact, padded = checkpoint_summary(source), checkpoint_summary(made)
     assert exact.decoder_parameters <= padded.decoder_parameters < 1.5 * exact.decoder_parameters  # width 24 fills up to 32
     assert padded.weight_bytes == load(made).weights.nbytes  # type: ignore[attr-defined]
+
+
+def test_tied_embeddings(tmp_path: Path) -> None:
+    from qwenaudio_np.convert.converter import convert_checkpoint
+
+    source = make_checkpoint(tmp_path / "source", "float32", tie_word_embeddings=True)
+    convert_checkpoint(source, tmp_path / "made", weights="int4")
+    weights = load(tmp_path / "made").weights
+    assert weights["lm_head.weight"] is weights["transformer.wte.weight"] and isinstance(weights["lm_head.weight"], Quantised)
+
+
+def test_which_pieces_are_asked_for() -> None:
+    """Codes count only where the tensor itself is not there, and only for what can be quantised."""
+    shapes = {"lm_head.weight": (20, 40), "transformer.ln_f.weight": (40,)}
+    parts = {f"{name}.{ending}" for name in shapes for ending in ("codes", "scales", "offsets")}
+    asked = {name: piece.shape for name, piece in pieces(shapes, parts).items()}
+    assert asked == {
+        "lm_head.weight.codes": (2, 2, 256), "lm_head.weight.scales": (2, 2, 16), "lm_head.weight.offsets": (2, 2, 16),
+        "transformer.ln_f.weight": (40,),
+    }  # fmt: skip
+    assert pieces(shapes, parts - {"lm_head.weight.offsets"})["lm_head.weight.codes"].shape == (2, 2, 512)
+    assert list(pieces(shapes, parts | set(shapes))) == list(shapes)
+
+
+@pytest.mark.parametrize("verb", ["run", "trace"])
+def test_the_option(verb: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run, target = runner(capfd), tmp_path / "trace.safetensors"
+    words = request("-p", "hello", "--json") if verb == "run" else tracing("-p", "hello", "-o", target)
+    outcome = run(*words, "--weights", "int4", "-v")
+    assert outcome.status == 0 and "int4 weights made: 100 %" in outcome.err
+    with contextlib.ExitStack() as stack:
+        told = json.loads(outcome.out) if verb == "run" else stack.enter_context(safetensors.safe_open(target, "numpy")).metadata()
+        assert told["weights"] == "int4"

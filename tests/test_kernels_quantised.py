@@ -132,6 +132,34 @@ def test_features_follow_the_settings_of_numba(monkeypatch: pytest.MonkeyPatch) 
     assert isa.available() == ("avx512vnni", "avx2", "plain")
 
 
+# --- making such weights ------------------------------------------------------------------------------------------------------
+
+
+@compiled_only
+@BITS
+@pytest.mark.parametrize("heavy", [False, True])
+def test_weights_are_quantised_as_defined_bit_for_bit(kernels: Any, bits: int, heavy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part("quantise"), "SMALL", 0)
+    for shape in ((1, 1), (33, 100), (64, 256)):
+        weight = random(*shape)
+        if heavy:
+            weight **= 3
+        if len(weight) == 64:
+            weight[1, 40], weight[2, 5], weight[3], weight[4], weight[5, :9] = np.nan, -np.inf, 0, 0.3, 3e37
+            weight[6], weight[7], weight[8] = weight[6] * 1e-38, weight[7] * 1e30, -abs(weight[8])
+        expected, record = quantise(weight, bits), kernels.quantise(weight, bits)
+        assert (record.bits, record.shape, record.parts.keys()) == (bits, shape, expected.parts.keys())
+        for ending, values in expected.parts.items():
+            np.testing.assert_array_equal(record.parts[ending], values, ending)
+
+
+@compiled_only
+def test_small_weights_are_not_compiled_for(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part("quantise"), "_block", None)
+    weight = random(20, 40).astype(np.float16)
+    assert (kernels.quantise(weight, 4)[:] == quantise(weight, 4)[:]).all()
+
+
 # --- instructions -----------------------------------------------------------------------------------------------------------
 
 
