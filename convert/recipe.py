@@ -7,7 +7,7 @@ code files are never touched.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,9 +108,15 @@ def copied_files(folder: Path) -> dict[str, bytes]:
 
 
 def require_tensors(
-    found: Mapping[str, SourceTensor], expected: Mapping[str, Shape], optional: Mapping[str, Shape] | None = None
+    found: Mapping[str, SourceTensor],
+    expected: Mapping[str, Shape],
+    optional: Mapping[str, Shape] | None = None,
+    codes: Container[str] = (),
 ) -> dict[str, SourceTensor]:
-    """The tensors in the order of `expected`, each there, of its shape, a float; no others but known buffers. Raises MismatchError."""
+    """The tensors in the order of `expected`, each there, of its shape, a float (or U8, if in `codes`); no others but known buffers.
+
+    Raises MismatchError, or UnsupportedError for a type.
+    """
     wanted = {**expected, **(optional or {})}
     missing = [name for name in expected if name not in found]
     if missing:
@@ -121,8 +127,9 @@ def require_tensors(
     for name, shape in wanted.items():
         if name in found and found[name].shape != shape:
             raise MismatchError(f"tensor {shown(name)} is {list(found[name].shape)}, expected {list(shape)}; does config.json fit?")
-        if name in found and found[name].dtype not in FLOAT_NAMES:
-            raise UnsupportedError(f"tensor {shown(name)} is {found[name].dtype}, expected one of {', '.join(FLOAT_NAMES)}")
+        types = ("U8",) if name in codes else tuple(FLOAT_NAMES)
+        if name in found and found[name].dtype not in types:
+            raise UnsupportedError(f"tensor {shown(name)} is {found[name].dtype}, expected one of {', '.join(types)}")
     return {name: found[name] for name in wanted if name in found}
 
 

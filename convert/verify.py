@@ -5,8 +5,7 @@ Faults of the folder are collected, not raised: a report with all of them says m
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -17,25 +16,18 @@ import numpy as np
 from qwenaudio_np.checkpoint import Shards
 from qwenaudio_np.config import load_config, read_json
 from qwenaudio_np.errors import QwenAudioError, UsageError, shown
-from qwenaudio_np.names import AUDIO_PREFIX, expected_tensors, optional_tensors
+from qwenaudio_np.names import expected_tensors, optional_tensors
+from qwenaudio_np.weight_plan import pieces
 
 from . import names
+from .compare import Difference, compare
 from .manifest import MANIFEST, is_intact, load_manifest
 from .recipe import CONFIG, ENCODER_TYPE, encoder_dims, require_tensors
 from .source_file import Advance
-from .weight_source import SAFETENSORS, WHISPER, SourceTensor, WeightSource, open_weights
-from .weight_types import finite, rounded, widened
+from .weight_source import SAFETENSORS, SourceTensor, WeightSource, open_weights
+from .weight_types import finite
 
 Progress = Callable[[int, int], None]  # bytes read so far, bytes in all
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far a stored tensor is from its source, in the source's own units."""
-
-    name: str
-    largest: float
-    mean: float
 
 
 @dataclass
@@ -58,7 +50,7 @@ class Report:
 def verify_checkpoint(folder: str | Path, against: str | Path | None = None, progress: Progress | None = None) -> Report:
     """Check hashes (where there is a manifest), names, shapes, types and finite values; with `against`, equality with a source.
 
-    A tensor equals its source if it is the source's, rounded to the stored type, bit for bit.
+    A tensor equals its source if it is the source's, rounded to the stored type, or quantised, bit for bit.
     Raises UsageError (no such folder) and the errors of open_weights for `against`; everything else is in the report.
     """
     path, report = Path(folder), Report()
@@ -72,7 +64,7 @@ def verify_checkpoint(folder: str | Path, against: str | Path | None = None, pro
             _check_names(path, stored, report)
             _check_files(path, stored, manifest, report, advance)
             if against is not None:
-                _compare(stored, Path(against), manifest, report, advance)
+                compare(stored, Path(against), manifest, report, advance)
     except UsageError:
         raise
     except QwenAudioError as error:
@@ -89,7 +81,9 @@ def _check_names(folder: Path, stored: WeightSource, report: Report) -> None:
         return
     config = load_config(folder)
     Shards(folder)  # the loader's own idea of which files count
-    require_tensors(stored.tensors, expected_tensors(config), optional_tensors(config))
+    wanted = pieces(expected_tensors(config), stored.tensors)
+    codes = {name for name, piece in wanted.items() if piece.dtypes == ("U8",)}
+    require_tensors(stored.tensors, {name: piece.shape for name, piece in wanted.items()}, optional_tensors(config), codes)
 
 
 def _check_files(folder: Path, stored: WeightSource, manifest: dict[str, Any] | None, report: Report, advance: Advance) -> None:
@@ -120,65 +114,6 @@ def _check_tensor(name: str, tensor: SourceTensor, entries: dict[str, Any] | Non
     stated = {"shape": list(tensor.shape), "dtype": tensor.dtype, "sha256": digest.hexdigest()}
     if entries is not None and entries.get(name) != stated:
         report.problems.append(f"tensor {shown(name)} is not the one that {MANIFEST} describes; convert the checkpoint again")
-
-
-def _compare(stored: WeightSource, path: Path, manifest: dict[str, Any] | None, report: Report, advance: Advance) -> None:
-    """Every stored tensor against the source at `path`. After a graft, a source is asked for its own part alone: encoder or decoder."""
-    grafted = manifest is not None and "audio_from" in manifest["options"]
-    with open_weights(path) as source:
-        family = names.WHISPER if source.kind == WHISPER else names.QWEN
-        for name, tensor in stored.tensors.items():
-            upstream = names.to_upstream(family, name)
-            if grafted and name.startswith(AUDIO_PREFIX) != (family == names.WHISPER):
-                continue
-            if upstream in source.tensors:
-                _compare_tensor(name, tensor, source.tensors[upstream], grafted, report, advance)
-            elif family == names.QWEN:
-                report.problems.append(f"tensor {shown(name)} is not in {shown(path)}; is it the source?")
-        if not report.compared:
-            report.problems.append(f"{shown(path)} has no tensor in common with the checkpoint; is it the source?")
-
-
-def _compare_tensor(name: str, stored: SourceTensor, source: SourceTensor, grown: bool, report: Report, advance: Advance) -> None:
-    """The source's elements, rounded, against the stored ones. A vocabulary that has `grown` has more rows, behind the source's."""
-    report.compared += 1
-    if stored.shape != source.shape and not (grown and stored.shape[1:] == source.shape[1:] and stored.shape[0] >= source.shape[0]):
-        report.problems.append(f"tensor {shown(name)} is {list(stored.shape)}, its source is {list(source.shape)}")
-        return
-    equal, largest, total = True, 0.0, 0.0
-    found = _Elements(stored.rows())
-    for block in source.rows():
-        original = block.ravel()
-        values = found.take(original.size)
-        equal &= values.tobytes() == rounded(original, source.dtype, stored.dtype, name).tobytes()
-        with np.errstate(invalid="ignore"):  # infinity less infinity; NaN has been reported already
-            error = np.abs(widened(values, stored.dtype).astype(np.float64) - widened(original, source.dtype))
-        largest, total = max(largest, float(np.nanmax(error, initial=0.0))), total + float(np.nansum(error))
-        advance(values.nbytes)
-    if not equal:
-        report.problems.append(f"tensor {shown(name)} is not its source rounded to {stored.dtype}; the largest difference is {largest:.6g}")
-    if largest:
-        report.differences.append(Difference(name, largest, total / math.prod(source.shape)))
-
-
-class _Elements:
-    """A tensor's elements in order, as many at a time as are asked for: two tensors need not come in equal blocks."""
-
-    def __init__(self, blocks: Iterator[np.ndarray]) -> None:
-        self._blocks = blocks
-        self._held: np.ndarray | None = None
-
-    def take(self, count: int) -> np.ndarray:
-        """The next `count` elements, [count]."""
-        parts: list[np.ndarray] = []
-        while count:
-            if self._held is None:
-                self._held = next(self._blocks).ravel()
-            part, rest = self._held[:count], self._held[count:]
-            self._held = rest if rest.size else None
-            parts.append(part)
-            count -= part.size
-        return np.concatenate(parts)
 
 
 def _counted(progress: Progress | None, total: int) -> Advance:

@@ -16,7 +16,7 @@ import numpy as np
 from qwenaudio_np import backends
 from qwenaudio_np.errors import MismatchError, shown
 from qwenaudio_np.names import Shape
-from qwenaudio_np.quantised import LANES, part_shapes
+from qwenaudio_np.quantised import LANES, Quantised, part_shapes
 from qwenaudio_np.weight_plan import bits_of
 
 from .safetensors_writer import TensorSpec
@@ -58,20 +58,45 @@ def _quantised(weights: str) -> WeightType:
         bits = bits_of(name, weights)
         if bits is None:
             return _as_float("F32")(name, source, shape)
-        return [_part(name, source, bits, ending, part) for ending, part in part_shapes((shape[0], shape[1]), bits).items()]
+        parts = _Parts(name, source, bits)
+        return [parts.stored(ending, part) for ending, part in part_shapes((shape[0], shape[1]), bits).items()]
 
     return plan
 
 
-def _part(name: str, source: str, bits: int, ending: str, shape: Shape) -> StoredTensor:
-    def encode(blocks: Blocks) -> Iterator[np.ndarray]:
-        quantise = backends.get("numba").quantise
-        return (quantise(rows, bits).parts[ending] for rows in _whole_blocks(rounded(block, source, "F32", name) for block in blocks))
+class _Parts:
+    """The tensors that are stored for a quantised one. Its codes are written first; what comes of it besides (a bit per weight)
+    is kept for the parts that follow, so that a tensor is read and quantised once. After a resumed run it may be done again."""
 
-    return StoredTensor(TensorSpec(f"{name}.{ending}", "U8" if ending == "codes" else "BF16", shape), encode)
+    def __init__(self, name: str, source: str, bits: int) -> None:
+        self._name, self._source, self._bits = name, source, bits
+        self._kept: dict[str, list[np.ndarray]] = {}
+
+    def stored(self, ending: str, shape: Shape) -> StoredTensor:
+        """One of the parts, and how it is made."""
+        spec = TensorSpec(f"{self._name}.{ending}", "U8" if ending == "codes" else "BF16", shape)
+        return StoredTensor(spec, lambda blocks: self._encode(ending, blocks))
+
+    def _encode(self, ending: str, blocks: Blocks) -> Iterator[np.ndarray]:
+        if ending in self._kept:
+            yield from self._kept.pop(ending)
+            return
+        kept: dict[str, list[np.ndarray]] = {}
+        for rows in whole_blocks(rounded(block, self._source, "F32", self._name) for block in blocks):
+            made = quantise(rows, self._bits).parts
+            for other in made.keys() - {"codes", ending}:
+                kept.setdefault(other, []).append(made[other])
+            yield made[ending]
+        if ending == "codes":
+            self._kept = kept
 
 
-def _whole_blocks(blocks: Blocks) -> Iterator[np.ndarray]:
+def quantise(rows: np.ndarray, bits: int) -> Quantised:
+    """`quantised.quantise` by the compiled backend, whose results are the same bit for bit."""
+    return backends.get("numba").quantise(rows, bits)
+
+
+def whole_blocks(blocks: Blocks) -> Iterator[np.ndarray]:
     """The same rows, every block but the last a multiple of 16."""
     left: np.ndarray | None = None
     for block in blocks:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qwenaudio_np.convert import source_file
+from qwenaudio_np import weight_plan
+from qwenaudio_np.convert import source_file, weight_types
 from qwenaudio_np.convert.converter import convert_checkpoint
 from qwenaudio_np.convert.verify import verify_checkpoint
 from qwenaudio_np.errors import UsageError
@@ -151,3 +152,40 @@ def test_progress_ends_at_its_total(source: Path, out: Path) -> None:
     verify_checkpoint(out, source, progress=lambda done, total: steps.append((done, total)))
     assert steps and all(0 < done <= total for done, total in steps)
     assert steps[-1][0] > 0.98 * steps[-1][1]  # headers are read, not counted
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_quantised_folders(tmp_path: Path, source: Path, weights: str) -> None:
+    folder = tmp_path / weights
+    convert_checkpoint(source, folder, weights=weights)
+    report = verify_checkpoint(folder, source)
+    assert report.ok, report.problems
+    assert report.compared == len(read_weights(source))
+    told = {difference.name: difference for difference in report.differences}
+    matrix = "transformer.h.0.mlp.w1.weight"
+    spread = float(np.abs(read_weights(source)[matrix]).max())
+    assert 0 < told[matrix].mean < told[matrix].largest < spread * (0.01 if weights == "int8" else 0.2)
+    assert "transformer.ln_f.weight" not in told  # kept as a float
+
+
+def test_a_quantised_folder_of_another_source(tmp_path: Path, source: Path) -> None:
+    convert_checkpoint(source, tmp_path / "int8", weights="int8")
+    other = make_checkpoint(tmp_path / "other", seed=9)
+    problems = verify_checkpoint(tmp_path / "int8", other).problems
+    assert any("transformer.h.0.mlp.w1.weight' is not its source quantised to 8 bits" in problem for problem in problems)
+
+
+def test_a_changed_code_is_found_without_a_source(tmp_path: Path, source: Path) -> None:
+    convert_checkpoint(source, tmp_path / "int4", weights="int4")
+    shard = tmp_path / "int4" / SHARD
+    flipped(shard, shard.stat().st_size // 2)
+    assert not verify_checkpoint(tmp_path / "int4").ok
+
+
+def test_a_quantised_tensor_is_read_once(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    quantise = weight_types.quantise
+    monkeypatch.setattr(weight_types, "quantise", lambda rows, bits: (made.append(rows.size), quantise(rows, bits))[1])
+    convert_checkpoint(source, tmp_path / "int4", weights="int4")
+    matrices = [value.size for name, value in read_weights(source).items() if weight_plan.bits_of(name, "int4")]
+    assert sum(made) == sum(matrices)
