@@ -126,7 +126,7 @@ def _search(w: NDArray[np.float32], bits: int) -> Candidate:
 def _candidates(w: NDArray[np.float32], bits: int) -> Iterator[Candidate]:
     """int8: the scales of TRIED. int4: of each of those, after scale and offset were fitted to the codes, and so on, the last."""
     low, high = w.min(axis=0), w.max(axis=0)
-    middle = (low + high) / 2 if bits == 4 else np.zeros_like(low)
+    middle = (low + high) * np.float32(0.5) if bits == 4 else np.zeros_like(low)
     centred = w - middle
     reach = np.abs(centred).max(axis=0) / np.float32(7.5 if bits == 4 else 127)
     for part in TRIED[bits]:
