@@ -129,8 +129,8 @@ def _candidates(w: NDArray[np.float32], bits: int) -> Iterator[Candidate]:
     middle = (low + high) * np.float32(0.5) if bits == 4 else np.zeros_like(low)
     centred = w - middle
     reach = np.abs(centred).max(axis=0) / np.float32(7.5 if bits == 4 else 127)
-    for part in TRIED[bits]:
-        codes, scale, offset = _codes(w, reach * np.float32(part), middle, bits)
+    for part in np.array(TRIED[bits], np.float32):
+        codes, scale, offset = _codes(w, np.multiply(reach, part, dtype=np.float32), middle, bits)
         for _ in range(REFITS if bits == 4 else 0):
             scale, shift = _fitted(centred, codes, scale)
             codes, scale, offset = _codes(w, scale, middle + shift, bits)
