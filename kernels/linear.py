@@ -93,10 +93,10 @@ def _dots(x: Array, weight: Stored, bias: Array, y: Array, width: int, first: in
 def _multiply(x: Array, weight: Stored, bias: Stored, y: Array) -> None:
     length, width = x.shape
     tiles, pieces = -(-length // ROWS), -(-len(bias) // (PANELS * LANES))
-    packed = np.empty(tiles * ROWS * width, np.float32)
+    filled = np.empty(tiles * ROWS * width, np.float32)
     flat, out = readable(x), y.reshape(-1)
-    parallel.run(lambda i: _pack(flat, width, length, packed, i), tiles, x.size)
-    packed = readable(packed)
+    parallel.run(lambda i: _pack(flat, width, length, filled, i), tiles, x.size)
+    packed = readable(filled)
     parallel.run(lambda i: _panels(packed, weight, bias, out, width, length, i * PANELS * LANES), pieces, x.size * len(bias))
 
 

@@ -53,7 +53,7 @@ def linear(x: Array, weight: Quantised, bias: Weight | None = None) -> Array:
 
 def _quantised(x: Array, padded: int) -> tuple[Stored, Stored, Stored]:
     """As ops does in `quantise_rows`: flat codes [padded, groups * 32], scales and sums of the codes [padded, groups]; zeros below x."""
-    groups = blocks_and_groups(x.shape)[1]
+    groups = -(-x.shape[1] // GROUP)
     codes = np.zeros(padded * groups * GROUP, np.int8)
     scales, totals = np.zeros(padded * groups, np.float32), np.zeros(padded * groups, np.int32)
     flat = readable(x)

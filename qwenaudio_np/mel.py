@@ -49,7 +49,7 @@ def mel_filters(n_mels: int) -> Array:
     """
     bins = np.linspace(0.0, SAMPLE_RATE / 2, N_BINS)  # Hz, [201]
     top = hz_to_mel(np.array(SAMPLE_RATE / 2))
-    edges = mel_to_hz(np.linspace(0.0, top, n_mels + 2))  # Hz, [n_mels + 2]
+    edges = mel_to_hz(np.linspace(0.0, float(top), n_mels + 2, dtype=np.float64))  # Hz, [n_mels + 2]
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]  # [n_mels, 1]
     rising = (bins - low) / (centre - low)  # [n_mels, 201]
     falling = (high - bins) / (high - centre)  # [n_mels, 201]

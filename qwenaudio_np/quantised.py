@@ -197,7 +197,7 @@ def quantise_rows(x: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
     The largest of each group becomes 127. A group with NaN or infinity gets codes 0 and scale NaN, so that NaN comes out.
     One whose largest is so small (below 4e-37) that 127 / largest overflows counts as zeros.
     """
-    groups = blocks_and_groups(x.shape)[1]
+    groups = math.ceil(x.shape[1] / GROUP)
     padded = np.zeros((len(x), groups, GROUP), np.float32)
     padded.reshape(len(x), groups * GROUP)[:, : x.shape[1]] = x
     largest = np.abs(padded).max(axis=2)  # [length, groups]
