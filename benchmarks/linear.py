@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import measure
@@ -13,6 +14,7 @@ import numpy as np
 from qwenaudio_np import kernels, ops
 from qwenaudio_np.bfloat16 import to_bfloat16
 from qwenaudio_np.ceilings import PAUSE, median_seconds, memory_ceiling, product_ceiling
+from qwenaudio_np.ops import Weight
 from qwenaudio_np.threads import limit_blas
 
 INNER, OUT = 4096, 11008  # w1 and w2 of the decoder
@@ -28,7 +30,13 @@ def main() -> None:
     kernels.set_threads(options.threads)
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((OUT, INNER), np.float32) * np.float32(0.02)
-    stored = {"float32": weight, "float16": weight.astype(np.float16), "bfloat16": to_bfloat16(weight)}
+    stored = {
+        "float32": weight,
+        "float16": weight.astype(np.float16),
+        "bfloat16": to_bfloat16(weight),
+        "int8": kernels.quantise(weight, 8),
+        "int4": kernels.quantise(weight, 4),
+    }
     reading = memory_ceiling(kernels.get_threads())
     lines = []
     for rows in ROWS:
@@ -38,12 +46,12 @@ def main() -> None:
     measure.report(lines, options.json)
 
 
-def one_line(name: str, weight: np.ndarray, x: np.ndarray, reading: float, product: float, repeats: int) -> dict[str, Any]:
+def one_line(name: str, weight: Weight, x: np.ndarray, reading: float, product: float, repeats: int) -> dict[str, Any]:
     """Validate, time, and relate to the ceiling that binds: memory for one row, arithmetic for many."""
     error = measure.validate(name, kernels.linear(x, weight), ops.linear(x, weight), TOLERANCE)
-    weights = [weight.copy() for _ in range(COPIES if len(x) == 1 else 1)]
+    weights = [deepcopy(weight) for _ in range(COPIES if len(x) == 1 else 1)]
     seconds = median_seconds(lambda: [kernels.linear(x, w) for w in weights], repeats, PAUSE) / len(weights)
-    speed, rate = 2 * len(x) * weight.size / seconds, weight.nbytes / seconds
+    speed, rate = 2 * len(x) * OUT * INNER / seconds, weight.nbytes / seconds
     return {
         "weight": name,
         "rows": len(x),
