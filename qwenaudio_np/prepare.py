@@ -70,6 +70,9 @@ def prepare(
         raise UsageError("--history and --system belong to the chat format; give --format chat")
     else:
         clips = read_clips(model, audio)
+        if task and len(clips) > 1:
+            advice = f"{len(clips)} clips stand in one prompt and get one answer; task {task} is meant for one: ask once for each file"
+            warnings.warn(advice, PromptWarning, stacklevel=2)
         laid_out = base_prompt(model.tokenizer, prompt, _vectors(clips))
     longest = _count("--max-new-tokens", max_new_tokens, longest, 1)
     return Prepared(laid_out, tuple(clips), chat_format, longest, _count("--min-new-tokens", min_new_tokens, shortest, 0))

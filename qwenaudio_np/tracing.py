@@ -12,6 +12,7 @@ Names, k counting clips and i layers (no batch axis):
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import platform
 from collections.abc import Sequence
@@ -82,6 +83,14 @@ def trace(
     return taps
 
 
+def _version(package: str) -> str:
+    """Of an installed package, without importing it."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def describe(model: QwenAudio, tensors: dict[str, np.ndarray]) -> dict[str, str]:
     """What a trace file says about itself: order of the tensors, hash of the config, backend, versions."""
     config = json.dumps(asdict(model.config), sort_keys=True)
@@ -95,5 +104,6 @@ def describe(model: QwenAudio, tensors: dict[str, np.ndarray]) -> dict[str, str]
         "dtype": str(model.dtype),
         "qwenaudio_np": __version__,
         "numpy": np.__version__,
+        "numba": _version("numba"),
         "python": platform.python_version(),
     }

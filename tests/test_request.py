@@ -177,6 +177,11 @@ def test_a_later_turn_computes_only_what_is_new(model: QwenAudio, tone: Path, go
         history.append({"query": query, "audio": audio, "answer": got.text})
 
 
+def test_several_clips_for_a_task_are_warned_about(model: QwenAudio, tone: Path) -> None:
+    with pytest.warns(PromptWarning, match="2 clips stand in one prompt"):
+        prepare(model, audio=[tone, tone], task="asr")
+
+
 def test_dropped_turns_take_their_clips_along(golden: Path, tone: Path) -> None:
     model = qwenaudio_np.load(golden / "tiny/checkpoint", backend="reference")
     object.__setattr__(model.config.generation, "max_window_size", 100)

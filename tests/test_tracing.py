@@ -81,4 +81,5 @@ def test_the_description_holds_strings_only(model: qwenaudio_np.QwenAudio) -> No
     told = describe(model, taps)
     assert all(isinstance(value, str) for value in told.values())
     assert json.loads(told["order"]) == list(taps)
+    assert told["numba"][0].isdigit() and told["numpy"] == np.__version__
     assert told["dtype"] == str(model.dtype) and told["backend"] == "reference" and len(told["config_sha256"]) == 64
