@@ -21,7 +21,7 @@ def check_output(path: str, inputs: Iterable[str] = ()) -> None:
     Raises UsageError for a name that cannot be meant, QwenAudioError for what the system refuses.
     """
     if path == "-":
-        raise UsageError("--output - is not a file; name one (./- for a file of that name); run prints the answer where --output is left out")
+        raise UsageError("--output - is not a file; name one (./- for a file of that name); without --output, run prints")
     if os.path.isdir(path) or not os.path.basename(path):
         raise UsageError(f"--output {shown(path)} is a directory, expected the name of a file")
     target = os.path.realpath(path)
