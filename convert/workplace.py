@@ -3,25 +3,31 @@
 Everything is made in `.NAME.converting` beside the destination, under a lock that ends with the process, however it ends.
 What a killed run left there is found by the next one, which decides what of it is good.
 
-    .NAME.converting        the folder being filled
-    .NAME.converting.lock   held while a run works; holds its process number
-    .NAME.replaced          the old folder, for the moment between two renames (only with force)
+    .NAME.converting          the user's own folder, closed to others
+        made_by_qwenaudio_np  says that all of this was made here and may be deleted; made first, deleted last
+        new                   the folder being filled
+        old                   the replaced folder, for the moment between two renames (only with force)
+    .NAME.converting.lock     held while a run works; holds its process number
+
+Anything else under these two names, a link above all, is left as it is and refused.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import sys
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qwenaudio_np.errors import QwenAudioError, ResourceError, UsageError, shown
 
+from .file_lock import locked
 from .safetensors_writer import sync_folder
 
 SPARE = 0.05  # of the bytes to be written that must stay free on the disk
+MARKER = "made_by_qwenaudio_np"
 
 
 @contextmanager
@@ -31,30 +37,38 @@ def workplace(target: Path, own_files: Collection[str], force: bool) -> Iterator
     It stays, to be resumed, after an interruption and where the disk refused; after an error in the input it is deleted.
 
     With `force` an existing `target` is replaced if it holds nothing but safetensors files and `own_files`.
-    Raises UsageError (target in use, or another run works on it), ResourceError (the disk refuses).
+    Raises UsageError (target or the names beside it in use, or another run works on it), ResourceError (the disk refuses).
     """
     if not target.parent.is_dir():
         raise UsageError(f"{shown(target.parent)} is not an existing folder; make it first")
-    partial, replaced = (target.with_name(f".{target.name}.{state}") for state in ("converting", "replaced"))
-    with _locked(partial.with_name(partial.name + ".lock"), target):
-        _recover(target, replaced)
+    place = target.with_name(f".{target.name}.converting")
+    new, old = place / "new", place / "old"
+    with locked(place.with_name(place.name + ".lock"), target), _translated(target):
+        _require_ours(place)
+        _recover(target, place)
         _require_free(target, own_files, force)
+        _make(place)
         try:
-            partial.mkdir(exist_ok=True)
-            yield partial
-            sync_folder(partial)
+            yield new
+            sync_folder(new)
             if target.exists():
-                target.rename(replaced)
-            partial.rename(target)
+                target.rename(old)
+            new.rename(target)
             sync_folder(target.parent)
-        except OSError as failure:
-            raise ResourceError(f"cannot write {shown(target)}: {(failure.strerror or 'unknown error').lower()}") from None
         except QwenAudioError as failure:
             if not isinstance(failure, ResourceError):
-                shutil.rmtree(partial, ignore_errors=True)
+                shutil.rmtree(new, ignore_errors=True)
             raise
         finally:
-            _recover(target, replaced)
+            _recover(target, place)
+
+
+@contextmanager
+def _translated(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:
+        raise ResourceError(f"cannot write {shown(target)}: {(failure.strerror or 'unknown error').lower()}") from None
 
 
 def require_disk(folder: Path, needed: int) -> None:
@@ -66,14 +80,51 @@ def require_disk(folder: Path, needed: int) -> None:
         )
 
 
-def _recover(target: Path, replaced: Path) -> None:
-    """A run that ended between the two renames left the old folder aside: put it back. One that ended after them left it over."""
-    if not replaced.exists():
+def _require_ours(place: Path) -> None:
+    """Raise UsageError unless `place` is free, or a folder made here: what is in it may be deleted or moved to the destination.
+
+    Its name can be foreseen, so anybody who may write beside the destination could have put a link or a folder there.
+    """
+    if not os.path.lexists(place):
         return
-    if target.exists():
-        shutil.rmtree(replaced, ignore_errors=True)
+    status = os.lstat(place)
+    if not stat.S_ISDIR(status.st_mode):
+        what = "is not a folder"
+    elif hasattr(os, "getuid") and status.st_uid != os.getuid():
+        what = "belongs to another user"
+    elif hasattr(os, "getuid") and status.st_mode & 0o022:
+        what = "can be written by other users"
+    elif os.listdir(place) and not (os.path.lexists(place / MARKER) and stat.S_ISREG(os.lstat(place / MARKER).st_mode)):
+        what = f"was not made by this program (it has no {MARKER})"
     else:
-        replaced.rename(target)
+        return
+    raise UsageError(f"{shown(place)} is needed for work in progress, but {what}; move it away, or choose another destination")
+
+
+def _make(place: Path) -> None:
+    """The work folder with its marker. It is closed to others; the new folder in it gets the usual rights."""
+    if not place.exists():
+        place.mkdir(0o700)
+    (place / MARKER).touch()
+    (place / "new").mkdir(exist_ok=True)
+
+
+def _recover(target: Path, place: Path) -> None:
+    """A run that ended between the two renames left the old folder aside: put it back. One that ended after them left it over.
+
+    Then nothing of the work folder stays, unless there is something to resume.
+    """
+    old = place / "old"
+    if old.exists():
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(target)
+    with suppress(OSError):  # not empty, or not there
+        (place / "new").rmdir()
+    if place.exists() and set(os.listdir(place)) <= {MARKER}:
+        (place / MARKER).unlink(missing_ok=True)
+        place.rmdir()
 
 
 def _require_free(target: Path, own_files: Collection[str], force: bool) -> None:
@@ -86,55 +137,3 @@ def _require_free(target: Path, own_files: Collection[str], force: bool) -> None
         raise UsageError(f"{shown(target)} holds {shown(foreign[0])}, which is no part of a checkpoint made here; choose another folder")
     if any(target.iterdir()) and not force:
         raise UsageError(f"{shown(target)} already holds a checkpoint; choose another folder or replace it with --force")
-
-
-@contextmanager
-def _locked(path: Path, target: Path) -> Iterator[None]:
-    """Hold the lock file for the length of the block. Raises UsageError with the holder's process number if another run has it."""
-    try:
-        descriptor = _open_locked(path)
-    except BlockingIOError:
-        with suppress(OSError):
-            holder = path.read_text(encoding="ascii", errors="replace").strip()
-            raise UsageError(f"process {shown(holder)} is writing {shown(target)}; wait for it to end") from None
-        raise UsageError(f"another process is writing {shown(target)}; wait for it to end") from None
-    except OSError as failure:
-        raise ResourceError(f"cannot write {shown(path)}: {(failure.strerror or 'unknown error').lower()}") from None
-    try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, b"%d\n" % os.getpid())
-        yield
-    finally:
-        with suppress(OSError):  # Windows does not delete open files; an unlocked file left there does no harm
-            path.unlink()
-        os.close(descriptor)
-
-
-def _open_locked(path: Path) -> int:
-    """A descriptor that holds the lock on the file now called `path`. Raises BlockingIOError if another process has it."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
-        try:
-            _lock(descriptor)
-            # The last holder may have deleted the file between our opening and locking it: then the lock is on nothing.
-            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        except OSError:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> None:
-    """An exclusive lock that the system takes back when the process ends. Raises BlockingIOError."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError as failure:
-            raise BlockingIOError(failure.errno, failure.strerror) from None
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

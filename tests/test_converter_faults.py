@@ -297,7 +297,7 @@ def test_finished_shards_are_kept(short: Path, out: Path, tmp_path: Path, monkey
 
 def test_a_damaged_shard_is_written_again(short: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted(short / "checkpoint", out, 0.8)
-    shard = tmp_path / ".out.converting" / sorted(path.name for path in (tmp_path / ".out.converting").glob("*.safetensors"))[0]
+    shard = min((tmp_path / ".out.converting" / "new").glob("*.safetensors"))
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(bytes(data))
@@ -316,8 +316,8 @@ def test_another_job_starts_over(short: Path, out: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("notes", [b"", b"{}", b"[]", b'{"job": 1, "files": 2, "tensors": 3}', b"\xff"])
 def test_damaged_notes_start_over(short: Path, out: Path, tmp_path: Path, notes: bytes) -> None:
     interrupted(short / "checkpoint", out, 0.8)
-    (tmp_path / ".out.converting" / "progress.json").write_bytes(notes)
-    (tmp_path / ".out.converting" / "stray").mkdir()
+    (tmp_path / ".out.converting" / "new" / "progress.json").write_bytes(notes)
+    (tmp_path / ".out.converting" / "new" / "stray").mkdir()
     convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
     assert verify_checkpoint(out, short / "checkpoint").ok and not (out / "stray").exists()
 
@@ -375,7 +375,10 @@ def test_after_a_kill_between_the_two_renames(short: Path, out: Path, tmp_path: 
     """The old folder stands aside and there is no new one: the next run puts it back, then obeys."""
     convert_checkpoint(short / "checkpoint", out)
     before = everything(out)
-    out.rename(tmp_path / ".out.replaced")
+    interrupted(short / "checkpoint", out, 0.8, force=True)
+    out.rename(tmp_path / ".out.converting" / "old")
     with pytest.raises(UsageError, match="--force"):
         convert_checkpoint(short / "checkpoint", out)
-    assert everything(out) == before and left_over(tmp_path) == []
+    assert everything(out) == before and not (tmp_path / ".out.converting" / "old").exists()
+    convert_checkpoint(short / "checkpoint", out, force=True)
+    assert left_over(tmp_path) == []
