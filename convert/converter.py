@@ -3,7 +3,8 @@
     open and check all sources -> decide what to write -> hash the sources -> write shard after shard, hashing as it goes
     -> config, vocabulary, index -> manifest.json -> rename
 
-Memory does not grow with the checkpoint: a block of rows (8 MiB) and its conversion; for a tensor that is stored transposed, that tensor.
+Memory does not grow with the checkpoint: a block of rows (8 MiB) and its conversion; for a tensor that is stored transposed, that
+tensor as it is stored besides.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One file that tensors are read from: opened once, read in pieces into own buffers, never mapped.
 
 Every read is counted, so a file that is cut short meanwhile is an error and not the end of the process, as it would be
-with a memory map. Memory does not grow with the tensor, except for one that is stored transposed.
+with a memory map. Memory does not grow with the tensor, except for one that is stored transposed: that one is held whole, as stored.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from qwenaudio_np.safetensors_file import DTYPES
 
 PIECE_BYTES = 8 << 20
 WIDE_BYTES = 256 << 20  # most bytes that one row of a widely strided tensor may span
+SPARE_BYTES = 64 << 20  # may be read of a strided tensor beyond four times what it spans
 HEAD_BYTES = 512  # enough for every signature, that of a tar archive at byte 257 included
 
 Advance = Callable[[int], None]  # called with the number of bytes just dealt with
@@ -101,36 +102,45 @@ class SourceFile:
                 raise FormatError(f"{shown(self.path)}: the checksum of {shown(region.name)} is wrong: the file is damaged; fetch it again")
         return digest.hexdigest()
 
-    def rows(self, layout: Layout) -> Iterator[np.ndarray]:
+    def rows(self, layout: Layout, name: str = "") -> Iterator[np.ndarray]:
         """A tensor in order, as blocks of whole rows [some, *shape[1:]] of about PIECE_BYTES; a number without axes as one row.
 
-        Raises UnsupportedError for a strided tensor that cannot be read in bounded memory.
+        A tensor that is stored transposed is read once and held for the length of the iteration; its blocks are copies.
+        Raises UnsupportedError, with the tensor's `name`, for a strided tensor that takes too much memory or reading.
         """
         shape, strides = (layout.shape, layout.strides) if layout.shape else ((1,), (1,))
         if 0 in shape:
             return
-        rows = self._rows_at_once(shape, strides, itemsize := DTYPES[layout.dtype].itemsize)
+        itemsize = DTYPES[layout.dtype].itemsize
+        rows = min(shape[0], max(1, PIECE_BYTES // (math.prod(shape[1:]) * itemsize)))
+        if not is_contiguous(shape, strides) and _span(shape, strides) <= 2 * math.prod(shape):
+            whole = self._view(layout, shape, strides, layout.begin)
+            for first in range(0, shape[0], rows):
+                yield np.array(whole[first : first + rows], order="C")
+            return
+        rows = self._rows_at_once(shape, strides, itemsize, rows, name)
         for first in range(0, shape[0], rows):
             block = (min(rows, shape[0] - first), *shape[1:])
-            yield self._block(layout, block, strides, layout.begin + first * strides[0] * itemsize)
+            yield np.ascontiguousarray(self._view(layout, block, strides, layout.begin + first * strides[0] * itemsize))
 
-    def _rows_at_once(self, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> int:
-        """How many rows to read together. A transposed tensor's rows each reach across the whole, so that is read once."""
-        count = math.prod(shape)
-        if not is_contiguous(shape, strides) and _span(shape, strides) <= 2 * count:
-            return shape[0]
-        rows = min(shape[0], max(1, PIECE_BYTES // (count // shape[0] * itemsize)))
+    def _rows_at_once(self, shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, rows: int, name: str) -> int:
+        """How many rows to read together, at most `rows`: fewer where they lie far apart."""
         while rows > 1 and _span((rows, *shape[1:]), strides) * itemsize > WIDE_BYTES:
             rows //= 2
-        if rows == 1 and _span((1, *shape[1:]), strides) * itemsize > WIDE_BYTES:
-            raise UnsupportedError(f"{shown(self.path)}: a tensor {list(shape)} with strides {list(strides)} lies too scattered to be read")
+        block = _span((rows, *shape[1:]), strides) * itemsize
+        # Rows that each reach across most of the tensor would be read again and again: a file of 1 GB as 1 TB.
+        total, most = -(-shape[0] // rows) * block, 4 * _span(shape, strides) * itemsize + SPARE_BYTES
+        if block > WIDE_BYTES or total > most:
+            raise UnsupportedError(
+                f"{shown(self.path)}: tensor {shown(name)} {list(shape)} with strides {list(strides)} lies too scattered to be read: "
+                f"{total} bytes in pieces of {block}, expected at most {most} in pieces of {WIDE_BYTES}; save it contiguous"
+            )
         return rows
 
-    def _block(self, layout: Layout, shape: tuple[int, ...], strides: tuple[int, ...], begin: int) -> np.ndarray:
+    def _view(self, layout: Layout, shape: tuple[int, ...], strides: tuple[int, ...], begin: int) -> np.ndarray:
         flat = np.empty(_span(shape, strides), DTYPES[layout.dtype])
         self.read_into(flat.view(np.uint8).data, begin)
-        view = np.lib.stride_tricks.as_strided(flat, shape, [stride * flat.itemsize for stride in strides], writeable=False)
-        return np.ascontiguousarray(view)
+        return np.lib.stride_tricks.as_strided(flat, shape, [stride * flat.itemsize for stride in strides], writeable=False)
 
     def _stat(self) -> tuple[int, int]:
         status = os.fstat(self._stream.fileno())

@@ -142,7 +142,7 @@ def _merged(
                     f"{shown(path)}: tensor {shown(name)} is in {shown(file.path.name)}, the index names {shown(index.get(name))}; "
                     "fetch the checkpoint again"
                 )
-            tensors[name] = SourceTensor(layout.dtype, layout.shape, partial(file.rows, layout), (file.path, layout))
+            tensors[name] = SourceTensor(layout.dtype, layout.shape, partial(file.rows, layout, name), (file.path, layout))
     missing = [name for name in index or () if name not in tensors]
     if missing:
         raise MismatchError(f"{shown(path)}: the index names {shown(missing[0])}, which no file holds; fetch the checkpoint again")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import struct
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -136,6 +137,37 @@ def test_scattered_tensor_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "f").write_bytes(bytes(4000))
     with open_source_file(tmp_path / "f") as file, pytest.raises(UnsupportedError, match="scattered"):
         list(file.rows(Layout("F32", (2, 2), (30, 500), 0)))
+
+
+def test_reading_the_same_bytes_again_and_again_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 rows of 2 elements, 2001 apart, each row one element behind the last: 800 kB to be read for 8.4 kB."""
+    monkeypatch.setattr(source_file, "WIDE_BYTES", 8004)
+    monkeypatch.setattr(source_file, "SPARE_BYTES", 1000)
+    (tmp_path / "f").write_bytes(bytes(8400))
+    layout = Layout("F32", (100, 2), (1, 2000), 0)
+    with open_source_file(tmp_path / "f") as file:
+        with pytest.raises(UnsupportedError, match=r"tensor 'wide'.* 800400 bytes"):
+            list(file.rows(layout, "wide"))
+        monkeypatch.setattr(source_file, "SPARE_BYTES", 800_400)
+        assert len(list(file.rows(layout, "wide"))) == 100
+
+
+def test_a_transposed_tensor_is_held_once(tmp_path: Path) -> None:
+    """32 MB, and beside it no more than blocks of 8 MiB."""
+    rows, columns = 4000, 2000
+    values = np.arange(rows * columns, dtype="<f4").reshape(columns, rows)
+    (tmp_path / "f").write_bytes(values.tobytes())
+    seen = 0
+    with open_source_file(tmp_path / "f") as file:
+        tracemalloc.start()
+        try:
+            for block in file.rows(Layout("F32", (rows, columns), (1, rows), 0)):
+                assert block.nbytes <= 8 << 20 and np.array_equal(block, values.T[seen : seen + len(block)])
+                seen += len(block)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert seen == rows and peak < 32_000_000 + 3 * (8 << 20)
 
 
 def test_a_file_that_shrinks_is_an_error(tmp_path: Path) -> None:
