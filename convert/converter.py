@@ -145,15 +145,15 @@ def _fill(folder: Path, plan: _Plan, progress: Progress | None) -> Converted:
     job["config"] = file_entry(json_bytes(plan.recipe.config))
     finished = _resume(folder, plan, job, advance)
     require_disk(folder, plan.output_bytes - sum(entry["bytes"] for entry in finished.files.values()))
-    odd: dict[str, int] = {}
     for shard in plan.shards:
         if shard.name not in finished.files:
-            _write_shard(folder / shard.name, shard, plan, finished, odd, advance)
+            _write_shard(folder / shard.name, shard, plan, finished, advance)
             finished.save(folder, job)
     for _, source in plan.sources:
         source.require_unchanged()
     manifest = _write_rest(folder, plan, job, finished)
-    return Converted(manifest, tuple(f"tensor {shown(name)} holds {count} values that are NaN or infinite" for name, count in odd.items()))
+    warnings = (f"tensor {shown(name)} holds {count} values that are NaN or infinite" for name, count in finished.odd.items())
+    return Converted(manifest, tuple(warnings))
 
 
 def _hash_sources(plan: _Plan, advance: Advance) -> Iterator[dict[str, Any]]:
@@ -164,7 +164,10 @@ def _hash_sources(plan: _Plan, advance: Advance) -> Iterator[dict[str, Any]]:
 
 
 def _resume(folder: Path, plan: _Plan, job: dict[str, Any], advance: Advance) -> Finished:
-    """The shards that are there and intact; everything else in the folder is deleted."""
+    """The shards that are there and intact; everything else in the folder is deleted, but for the notes that speak of them.
+
+    Those stay until new ones take their place: a run that is killed before its first own shard loses nothing.
+    """
     found, kept = load_progress(folder, job), Finished()
     for shard in plan.shards:
         entry = found.files.get(shard.name)
@@ -172,17 +175,20 @@ def _resume(folder: Path, plan: _Plan, job: dict[str, Any], advance: Advance) ->
         if entry and all(name in found.tensors for name in names) and is_intact(folder / shard.name, entry, advance):
             kept.files[shard.name] = entry
             kept.tensors |= {name: found.tensors[name] for name in names}
+            origins = {plan.origins[name][0] for name in names}
+            kept.odd |= {name: count for name, count in found.odd.items() if name in origins}
+    wanted = {*kept.files, PROGRESS} if kept.files else set()
     for path in folder.iterdir():
-        if path.name not in kept.files:
+        if path.name not in wanted:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return kept
 
 
-def _write_shard(path: Path, shard: Shard, plan: _Plan, finished: Finished, odd: dict[str, int], advance: Advance) -> None:
+def _write_shard(path: Path, shard: Shard, plan: _Plan, finished: Finished, advance: Advance) -> None:
     def pieces(spec: TensorSpec) -> Iterable[np.ndarray]:
         name, stored = plan.origins[spec.name]
         tensor = plan.recipe.tensors[name]
-        return stored.encode(_watched(tensor.rows(), tensor.dtype, name, odd))
+        return stored.encode(_watched(tensor.rows(), tensor.dtype, name, finished.odd))
 
     hashes = ShardHash(shard.tensors, pieces)
     write_safetensors(path, shard.tensors, hashes.pieces, advance)

@@ -33,10 +33,14 @@ MAX_MANIFEST_BYTES = 1 << 24
 
 @dataclass
 class Finished:
-    """Files that are written whole, and the tensors in them, with their hashes, as they stand in manifest.json."""
+    """Files that are written whole, and the tensors in them, with their hashes, as they stand in manifest.json.
+
+    `odd`: how many values of a source's tensor are NaN or infinite, for those that have any.
+    """
 
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     tensors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    odd: dict[str, int] = field(default_factory=dict)
 
     def save(self, folder: Path, job: dict[str, Any]) -> None:
         """Write progress.json for `job`, which says what is being made from what."""
@@ -47,11 +51,12 @@ def load_progress(folder: Path, job: dict[str, Any]) -> Finished:
     """What an earlier run of the same `job` finished; nothing, if it was another job or its notes are damaged."""
     try:
         fields = read_json(folder / PROGRESS, MAX_MANIFEST_BYTES)
-        files, tensors = fields["files"], fields["tensors"]
+        files, tensors, odd = fields["files"], fields["tensors"], fields["odd"]
         same = fields["job"] == job and all(type(entry) is dict for part in (files, tensors) for entry in part.values())
+        same &= all(type(count) is int for count in odd.values())
     except (FormatError, KeyError, AttributeError):
         return Finished()
-    return Finished(files, tensors) if same else Finished()
+    return Finished(files, tensors, odd) if same else Finished()
 
 
 def load_manifest(folder: Path) -> dict[str, Any] | None:

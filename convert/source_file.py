@@ -18,7 +18,7 @@ from typing import IO
 
 import numpy as np
 
-from qwenaudio_np.errors import FormatError, UnsupportedError, shown
+from qwenaudio_np.errors import FormatError, ResourceError, UnsupportedError, shown
 from qwenaudio_np.files import open_regular, refuse_impostor
 from qwenaudio_np.safetensors_file import DTYPES
 
@@ -60,7 +60,7 @@ class SourceFile:
         refuse_impostor(path, self.head)
 
     def read(self, begin: int, count: int) -> bytes:
-        """`count` bytes from byte `begin`. Raises FormatError if the file has become shorter or cannot be read."""
+        """`count` bytes from byte `begin`. Raises FormatError if the file has become shorter, ResourceError if it cannot be read."""
         buffer = bytearray(count)
         self.read_into(memoryview(buffer), begin)
         return bytes(buffer)
@@ -76,7 +76,8 @@ class SourceFile:
                     raise FormatError(f"{shown(self.path)} became shorter while it was read; fetch it again")
                 done += count
         except OSError as failure:
-            raise FormatError(f"cannot read {shown(self.path)}: {(failure.strerror or 'unknown error').lower()}") from None
+            # No fault of the file's contents: what was made of it so far stays good.
+            raise ResourceError(f"cannot read {shown(self.path)}: {(failure.strerror or 'unknown error').lower()}") from None
 
     def require_unchanged(self) -> None:
         """Raise FormatError if the file was written to since it was opened."""

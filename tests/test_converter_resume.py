@@ -1,0 +1,206 @@
+"""A conversion that was stopped, killed or cut off from its source goes on where it was, and never leaves half a folder."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qwenaudio_np.convert import converter, source_file
+from qwenaudio_np.convert.converter import convert_checkpoint
+from qwenaudio_np.convert.verify import verify_checkpoint
+from qwenaudio_np.errors import ResourceError, UsageError
+from tests.cli_tools import environment
+from tests.conversion_tools import SMALL, everything, left_over
+from tests.make_checkpoint import make_checkpoint
+
+
+@pytest.fixture()
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture()
+def short(golden: Path) -> Path:
+    return golden / "short_context_bf16"
+
+
+class Stop(BaseException):
+    """Like KeyboardInterrupt: nothing on the way catches it."""
+
+
+def interrupted(source: Path, out: Path, share: float, **options: Any) -> None:
+    def stop(done: int, total: int) -> None:
+        if done > share * total:
+            raise Stop
+
+    with pytest.raises(Stop):
+        convert_checkpoint(source, out, shard_size=SMALL, progress=stop, **options)
+
+
+def written_shards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the shards that are written from now on."""
+    names: list[str] = []
+    write = converter.write_safetensors
+
+    def noting(path: Path, *rest: Any) -> None:
+        names.append(path.name)
+        write(path, *rest)
+
+    monkeypatch.setattr(converter, "write_safetensors", noting)
+    return names
+
+
+def test_finished_shards_are_kept(short: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert_checkpoint(short / "checkpoint", tmp_path / "whole", shard_size=SMALL)
+    interrupted(short / "checkpoint", out, 0.8)
+    assert not out.exists() and left_over(tmp_path) == [".out.converting"]
+    names = written_shards(monkeypatch)
+    convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
+    total = len(list(out.glob("*.safetensors")))
+    assert 0 < len(names) < total
+    assert everything(out) == everything(tmp_path / "whole") and left_over(tmp_path) == []
+
+
+def test_a_damaged_shard_is_written_again(short: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(short / "checkpoint", out, 0.8)
+    shard = min((tmp_path / ".out.converting" / "new").glob("*.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(bytes(data))
+    names = written_shards(monkeypatch)
+    convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
+    assert shard.name in names and verify_checkpoint(out, short / "checkpoint").ok
+
+
+def test_another_job_starts_over(short: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(short / "checkpoint", out, 0.8)
+    names = written_shards(monkeypatch)
+    convert_checkpoint(short / "checkpoint", out, shard_size=SMALL, weights="float32")
+    assert len(names) == len(list(out.glob("*.safetensors"))) and verify_checkpoint(out, short / "checkpoint").ok
+
+
+@pytest.mark.parametrize("notes", [b"", b"{}", b"[]", b'{"job": 1, "files": 2, "tensors": 3}', b"\xff"])
+def test_damaged_notes_start_over(short: Path, out: Path, tmp_path: Path, notes: bytes) -> None:
+    interrupted(short / "checkpoint", out, 0.8)
+    (tmp_path / ".out.converting" / "new" / "progress.json").write_bytes(notes)
+    (tmp_path / ".out.converting" / "new" / "stray").mkdir()
+    convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
+    assert verify_checkpoint(out, short / "checkpoint").ok and not (out / "stray").exists()
+
+
+def test_a_run_that_is_stopped_twice_loses_nothing(short: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(short / "checkpoint", out, 0.8)
+    place = out.with_name(".out.converting") / "new"
+    finished = json.loads((place / "progress.json").read_text())["files"]
+
+    def stop(path: Path, *rest: Any) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(converter, "write_safetensors", stop)
+        with pytest.raises(Stop):
+            convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
+    names = written_shards(monkeypatch)
+    convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
+    assert finished and not finished.keys() & set(names)
+
+
+def test_a_source_that_cannot_be_read_for_a_moment(short: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network drive that fails half way: what was finished before is used by the next run."""
+    interrupted(short / "checkpoint", out, 0.8)
+
+    class Stream:
+        def seek(self, place: int) -> None:
+            raise OSError(5, "Input/output error")
+
+    rows = source_file.SourceFile.rows
+
+    def failing(file: source_file.SourceFile, *rest: Any) -> Any:
+        file._stream = Stream()  # type: ignore[assignment]
+        return rows(file, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source_file.SourceFile, "rows", failing)
+        with pytest.raises(ResourceError, match=r"cannot read .*input/output error"):
+            convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
+    names = written_shards(monkeypatch)
+    convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
+    assert 0 < len(names) < len(list(out.glob("*.safetensors")))
+
+
+def test_warnings_survive_an_interruption(tmp_path: Path, out: Path) -> None:
+    source = make_checkpoint(tmp_path / "source", extra={"transformer.h.0.ln_1.weight": np.array([np.nan] * 3 + [1.0] * 21)})
+    whole = convert_checkpoint(source, tmp_path / "whole", shard_size=SMALL).warnings
+    interrupted(source, out, 0.95)
+    assert convert_checkpoint(source, out, shard_size=SMALL).warnings == whole != ()
+
+
+KILLED = """
+import os, signal, sys
+from qwenaudio_np.convert.converter import convert_checkpoint
+calls, limit = 0, int(sys.argv[3])
+TIMED = ("threading.py", "thread.py", "_base.py", "_weakrefset.py")  # how often these call something depends on the other thread
+
+def count(frame, event, argument):
+    global calls
+    if event == "c_call" and not frame.f_code.co_filename.endswith(TIMED):
+        calls += 1
+        if calls == limit:  # the number is the same in every run
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.setprofile(count)
+convert_checkpoint(sys.argv[1], sys.argv[2], shard_size=300_000, force=True)
+sys.setprofile(None)
+print(calls)
+"""
+
+
+def killed_run(source: Path, out: Path, limit: int) -> subprocess.CompletedProcess[str]:
+    """Convert in a process that kills itself (SIGKILL) right before its `limit`-th call into the system or a C function."""
+    words = [sys.executable, "-c", KILLED, str(source), str(out), str(limit)]
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=60)
+
+
+def kill_at_random_moments(source: Path, folder: Path, count: int, seed: int) -> None:
+    rng, out = random.Random(seed), folder / "out"
+    calls = int(killed_run(source, folder / "whole", 0).stdout)
+    whole = everything(folder / "whole")
+    for i in range(count):
+        if rng.randrange(2):
+            convert_checkpoint(source, out, weights="float32", force=True)
+        else:
+            shutil.rmtree(out, ignore_errors=True)
+        before = everything(out) if out.exists() else None
+        # Half of the moments are among the last calls, where files are renamed.
+        limit = rng.randint(1, calls) if i % 2 else calls - rng.randrange(150)
+        assert killed_run(source, out, limit).returncode == -signal.SIGKILL
+        assert not out.exists() or everything(out) in (before, whole), limit
+        convert_checkpoint(source, out, shard_size=300_000, force=True)
+        assert everything(out) == whole and left_over(folder) == [], limit
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
+def test_killed_at_random_moments(short: Path, tmp_path: Path) -> None:
+    kill_at_random_moments(short / "checkpoint", tmp_path, 6, seed=4)
+
+
+def test_after_a_kill_between_the_two_renames(short: Path, out: Path, tmp_path: Path) -> None:
+    """The old folder stands aside and there is no new one: the next run puts it back, then obeys."""
+    convert_checkpoint(short / "checkpoint", out)
+    before = everything(out)
+    interrupted(short / "checkpoint", out, 0.8, force=True)
+    out.rename(tmp_path / ".out.converting" / "old")
+    with pytest.raises(UsageError, match="--force"):
+        convert_checkpoint(short / "checkpoint", out)
+    assert everything(out) == before and not (tmp_path / ".out.converting" / "old").exists()
+    convert_checkpoint(short / "checkpoint", out, force=True)
+    assert left_over(tmp_path) == []
