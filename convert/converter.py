@@ -26,8 +26,9 @@ from qwenaudio_np.errors import UsageError, shown
 from .graft import graft
 from .manifest import MANIFEST, MANIFEST_FORMAT, PROGRESS, Finished, ShardHash, file_entry, is_intact, json_bytes, load_progress, write_json
 from .recipe import CONFIG, COPIED, Recipe, encoder_recipe, model_recipe, with_dtype
+from .request import check_request, files_read, require_paths
 from .safetensors_writer import Shard, TensorSpec, plan_shards, whole_file, write_safetensors
-from .source_file import Advance
+from .source_file import Advance, SourceFile
 from .weight_source import WHISPER, WeightSource, open_weights
 from .weight_types import AS_STORED, WEIGHT_TYPES, StoredTensor, finite
 from .workplace import require_disk, workplace
@@ -35,7 +36,6 @@ from .workplace import require_disk, workplace
 Progress = Callable[[int, int], None]  # bytes read for hashing and written so far, bytes in all
 
 SHARD_BYTES = 2_000_000_000
-MIN_SHARD_BYTES = 1000
 OWN_FILES = (*COPIED, INDEX_FILE, MANIFEST)
 
 
@@ -58,8 +58,8 @@ class _Plan:
     options: dict[str, Any]
 
     @property
-    def source_bytes(self) -> int:
-        return sum(file.size for _, source in self.sources for file in source.files)
+    def source_files(self) -> list[SourceFile]:
+        return [file for _, source in self.sources for file in source.files]
 
     @property
     def output_bytes(self) -> int:
@@ -86,26 +86,15 @@ def convert_checkpoint(
     `audio_from` a Whisper .pt file whose encoder is grafted on, with `seed` for what is made new; `force` replaces a checkpoint.
     Raises UsageError, UnsafeError, FormatError, UnsupportedError, MismatchError before anything is written; ResourceError (disk).
     """
+    require_paths(source=source, destination=destination, config=config, audio_from=audio_from)
     origin, target = Path(source), Path(destination).absolute()
-    _check_request(origin, target, weights, shard_size, seed)
+    check_request(origin, target, weights, shard_size, seed)
     with ExitStack() as stack:
         plan = _plan(stack, origin, Path(config) if config else None, Path(audio_from) if audio_from else None, from_, seed)
         plan = _with_shards(plan, weights, shard_size)
-        with workplace(target, OWN_FILES, force) as folder:
+        read_from = files_read(plan.source_files, (folder for folder in (origin, config) if folder))
+        with workplace(target, OWN_FILES, force, read_from) as folder:
             return _fill(folder, plan, progress)
-
-
-def _check_request(source: Path, target: Path, weights: str | None, shard_size: int, seed: int) -> None:
-    if weights is not None and weights not in WEIGHT_TYPES:
-        raise UsageError(f"unknown type of weights {shown(weights)}, expected one of: {', '.join(WEIGHT_TYPES)}")
-    if shard_size < MIN_SHARD_BYTES:
-        raise UsageError(f"shard size is {shard_size} bytes, expected at least {MIN_SHARD_BYTES}")
-    if not 0 <= seed < 1 << 64:
-        raise UsageError(f"seed is {seed}, expected 0 to 2^64 - 1")
-    if not source.exists():
-        raise UsageError(f"{shown(source)}: no such file or folder, expected a checkpoint")
-    if source.resolve() == target.resolve() or target.resolve() in source.resolve().parents:
-        raise UsageError(f"{shown(target)} is where the checkpoint comes from; choose another destination")
 
 
 def _plan(stack: ExitStack, path: Path, config: Path | None, audio_from: Path | None, kind: str | None, seed: int) -> _Plan:
@@ -140,7 +129,7 @@ def _with_shards(plan: _Plan, weights: str | None, shard_size: int) -> _Plan:
 
 def _fill(folder: Path, plan: _Plan, progress: Progress | None) -> Converted:
     """Write everything into `folder`, keeping the good shards of an earlier run of the same job."""
-    advance = _counted(progress, plan.source_bytes + plan.output_bytes)
+    advance = _counted(progress, sum(file.size for file in plan.source_files) + plan.output_bytes)
     job = {"version": __version__, "options": plan.options, "sources": list(_hash_sources(plan, advance))}
     job["config"] = file_entry(json_bytes(plan.recipe.config))
     finished = _resume(folder, plan, job, advance)

@@ -59,6 +59,12 @@ class SourceFile:
         self.head = self.read(0, min(size, HEAD_BYTES))
         refuse_impostor(path, self.head)
 
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of what is open, whatever its name leads to by now."""
+        status = os.fstat(self._stream.fileno())
+        return status.st_dev, status.st_ino
+
     def read(self, begin: int, count: int) -> bytes:
         """`count` bytes from byte `begin`. Raises FormatError if the file has become shorter, ResourceError if it cannot be read."""
         buffer = bytearray(count)

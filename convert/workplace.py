@@ -24,6 +24,7 @@ from pathlib import Path
 from qwenaudio_np.errors import QwenAudioError, ResourceError, UsageError, shown
 
 from .file_lock import locked
+from .request import Identity
 from .safetensors_writer import sync_folder
 
 SPARE = 0.05  # of the bytes to be written that must stay free on the disk
@@ -31,12 +32,13 @@ MARKER = "made_by_qwenaudio_np"
 
 
 @contextmanager
-def workplace(target: Path, own_files: Collection[str], force: bool) -> Iterator[Path]:
+def workplace(target: Path, own_files: Collection[str], force: bool, read_from: Collection[Identity] = ()) -> Iterator[Path]:
     """Yield the folder to fill; if the block ends well it becomes `target`.
 
     It stays, to be resumed, after an interruption and where the disk refused; after an error in the input it is deleted.
 
-    With `force` an existing `target` is replaced if it holds nothing but safetensors files and `own_files`.
+    With `force` an existing `target` is replaced if it holds nothing but safetensors files and `own_files`, none of which
+    is a file of `read_from`.
     Raises UsageError (target or the names beside it in use, or another run works on it), ResourceError (the disk refuses).
     """
     if not target.parent.is_dir():
@@ -46,7 +48,7 @@ def workplace(target: Path, own_files: Collection[str], force: bool) -> Iterator
     with locked(place.with_name(place.name + ".lock"), target), _translated(target):
         _require_ours(place)
         _recover(target, place)
-        _require_free(target, own_files, force)
+        _require_free(target, own_files, force, read_from)
         _make(place)
         try:
             yield new
@@ -127,13 +129,18 @@ def _recover(target: Path, place: Path) -> None:
         place.rmdir()
 
 
-def _require_free(target: Path, own_files: Collection[str], force: bool) -> None:
+def _require_free(target: Path, own_files: Collection[str], force: bool, read_from: Collection[Identity]) -> None:
     if not os.path.lexists(target):
         return
     if target.is_symlink() or not target.is_dir():
         raise UsageError(f"{shown(target)} exists and is not a folder; choose another name")
-    foreign = [path.name for path in sorted(target.iterdir()) if path.name not in own_files and path.suffix != ".safetensors"]
-    if foreign:
-        raise UsageError(f"{shown(target)} holds {shown(foreign[0])}, which is no part of a checkpoint made here; choose another folder")
+    if os.path.ismount(target):
+        raise UsageError(f"{shown(target)} is where a disk is mounted, which cannot be replaced; choose a folder in it")
+    for path in sorted(target.iterdir()):
+        status = os.lstat(path)
+        if (path.name not in own_files and path.suffix != ".safetensors") or not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{shown(target)} holds {shown(path.name)}, which is no part of a checkpoint made here; choose another folder")
+        if (status.st_dev, status.st_ino) in read_from:
+            raise UsageError(f"{shown(target)} holds {shown(path.name)}, which the checkpoint comes from; choose another destination")
     if any(target.iterdir()) and not force:
         raise UsageError(f"{shown(target)} already holds a checkpoint; choose another folder or replace it with --force")

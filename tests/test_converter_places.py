@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from qwenaudio_np.convert.converter import convert_checkpoint
 from qwenaudio_np.errors import UsageError
 from tests.make_checkpoint import make_checkpoint
+from tests.torch_fixtures import FOLDER
 
 
 @pytest.fixture()
@@ -100,3 +102,61 @@ def test_a_folder_called_replaced_stays(source: Path, beside: Path) -> None:
     folder_of_others(beside / ".o.replaced")
     convert_checkpoint(source, beside / "o")
     assert (beside / ".o.replaced" / "thesis.doc").exists() and not (beside / "o" / "thesis.doc").exists()
+
+
+# --- the source itself ---------------------------------------------------------------------------------------------------
+
+
+def refused_for_its_source(out: Path, source: Path, **options: Any) -> None:
+    before = contents(out)
+    with pytest.raises(UsageError, match="comes from"):
+        convert_checkpoint(source, out, force=True, **options)
+    assert contents(out) == before and not list(out.parent.glob(".*"))
+
+
+def test_a_source_of_links_into_the_destination(source: Path, tmp_path: Path) -> None:
+    """As the cache of a hub: the folder of the source holds links, the files are where the new folder is to be."""
+    (tmp_path / "links").mkdir()
+    for path in source.iterdir():
+        (tmp_path / "links" / path.name).symlink_to(path)
+    refused_for_its_source(source, tmp_path / "links")
+    for path in source.iterdir():  # the weights may lie elsewhere: a replaced config.json is as bad
+        if path.suffix == ".safetensors":
+            path.rename(tmp_path / "kept.safetensors")
+    (tmp_path / "links" / "model.safetensors").unlink()
+    (tmp_path / "links" / "model.safetensors").symlink_to(tmp_path / "kept.safetensors")
+    refused_for_its_source(source, tmp_path / "links")
+
+
+def test_a_config_or_an_encoder_in_the_destination(source: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    (source / "model.safetensors").rename(weights)
+    refused_for_its_source(source, weights, config=source)
+    out = make_checkpoint(tmp_path / "out")
+    (out / "model.safetensors").unlink()
+    shutil.copy(FOLDER / "whisper.pt", out / "encoder.safetensors")
+    (tmp_path / "encoder.pt").symlink_to(out / "encoder.safetensors")
+    refused_for_its_source(out, weights, config=source, audio_from=tmp_path / "encoder.pt")
+
+
+def test_a_folder_called_like_a_shard(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    (out / "x.safetensors").mkdir(parents=True)
+    (out / "x.safetensors" / "thesis.doc").write_text("x")
+    with pytest.raises(UsageError, match=r"holds 'x\.safetensors'"):
+        convert_checkpoint(source, out, force=True)
+    assert (out / "x.safetensors" / "thesis.doc").exists()
+
+
+@pytest.mark.parametrize("options", [{"source": ""}, {"destination": ""}, {"config": ""}, {"audio_from": ""}])
+def test_an_empty_name_is_not_the_current_folder(source: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="empty name"):
+        convert_checkpoint(**{"source": source, "destination": tmp_path / "o", "force": True} | options)
+
+
+def test_where_a_disk_is_mounted(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "disk")
+    with pytest.raises(UsageError, match="mounted"):
+        convert_checkpoint(source, tmp_path / "disk")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "source"]
