@@ -1,6 +1,6 @@
 """Any checkpoint in, a verified folder of safetensors out: one tensor at a time, resumable, whole or not at all.
 
-    open and check all sources -> decide what to write -> hash the sources -> write shard after shard, hashing as it goes
+    open and check all sources -> decide what to write -> look for room -> hash the sources -> write shard after shard, hashing as it goes
     -> config, vocabulary, index -> manifest.json -> rename
 
 Memory does not grow with the checkpoint: a block of rows (8 MiB) and its conversion; for a tensor that is stored transposed, that
@@ -129,6 +129,8 @@ def _with_shards(plan: _Plan, weights: str | None, shard_size: int) -> _Plan:
 
 def _fill(folder: Path, plan: _Plan, progress: Progress | None) -> Converted:
     """Write everything into `folder`, keeping the good shards of an earlier run of the same job."""
+    found = (folder / shard.name for shard in plan.shards)
+    require_disk(folder, plan.output_bytes - sum(path.stat().st_size for path in found if path.is_file()))  # hashing takes long
     advance = _counted(progress, sum(file.size for file in plan.source_files) + plan.output_bytes)
     job = {"version": __version__, "options": plan.options, "sources": list(_hash_sources(plan, advance))}
     job["config"] = file_entry(json_bytes(plan.recipe.config))

@@ -77,9 +77,14 @@ def require_disk(folder: Path, needed: int) -> None:
     """Raise ResourceError if the disk under `folder` has less than `needed` bytes and a little more."""
     needed, free = int(needed * (1 + SPARE)), shutil.disk_usage(folder).free
     if needed > free:
-        raise ResourceError(
-            f"not enough disk space in {shown(folder)}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; choose another disk"
-        )
+        raise ResourceError(f"not enough disk space in {shown(folder)}: {_size(needed)} needed, {_size(free)} free; choose another disk")
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.2f} {unit}"
+    return f"{count} bytes"
 
 
 def _require_ours(place: Path) -> None:

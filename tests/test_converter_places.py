@@ -104,6 +104,14 @@ def test_a_folder_called_replaced_stays(source: Path, beside: Path) -> None:
     assert (beside / ".o.replaced" / "thesis.doc").exists() and not (beside / "o" / "thesis.doc").exists()
 
 
+def test_a_link_is_not_followed(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "o").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError):
+        convert_checkpoint(source, tmp_path / "o", force=True)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 # --- the source itself ---------------------------------------------------------------------------------------------------
 
 
