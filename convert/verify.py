@@ -22,7 +22,8 @@ from qwenaudio_np.weight_plan import pieces
 from . import names
 from .compare import Difference, compare
 from .manifest import MANIFEST, is_intact, load_manifest
-from .recipe import CONFIG, ENCODER_TYPE, encoder_dims, require_tensors
+from .recipe import CONFIG, ENCODER_TYPE, VOCABULARY, encoder_dims, require_tensors
+from .request import require_paths
 from .source_file import Advance
 from .weight_source import SAFETENSORS, SourceTensor, WeightSource, open_weights
 from .weight_types import finite
@@ -51,8 +52,9 @@ def verify_checkpoint(folder: str | Path, against: str | Path | None = None, pro
     """Check hashes (where there is a manifest), names, shapes, types and finite values; with `against`, equality with a source.
 
     A tensor equals its source if it is the source's, rounded to the stored type, or quantised, bit for bit.
-    Raises UsageError (no such folder) and the errors of open_weights for `against`; everything else is in the report.
+    Raises UsageError (no such folder, an empty name) and the errors of open_weights for `against`; everything else is in the report.
     """
+    require_paths(folder=folder, against=against)
     path, report = Path(folder), Report()
     if not path.is_dir():
         raise UsageError(f"{shown(path)} is not a folder, expected a checkpoint folder")
@@ -61,7 +63,8 @@ def verify_checkpoint(folder: str | Path, against: str | Path | None = None, pro
         with open_weights(path, SAFETENSORS) as stored:
             passes = 1 + (manifest is not None) + (against is not None)
             advance = _counted(progress, passes * sum(file.size for file in stored.files))
-            _check_names(path, stored, report)
+            small = _check_names(path, stored, report)
+            _check_listed(path, stored, small, manifest, report)
             _check_files(path, stored, manifest, report, advance)
             if against is not None:
                 compare(stored, Path(against), manifest, report, advance)
@@ -72,18 +75,19 @@ def verify_checkpoint(folder: str | Path, against: str | Path | None = None, pro
     return report
 
 
-def _check_names(folder: Path, stored: WeightSource, report: Report) -> None:
-    """Names, shapes and types against config.json."""
+def _check_names(folder: Path, stored: WeightSource, report: Report) -> tuple[str, ...]:
+    """Names, shapes and types against config.json. Returns the small files that such a model needs."""
     report.tensors, report.files = len(stored.tensors), len(stored.files)
     fields = read_json(folder / CONFIG)
     if fields.get("model_type") == ENCODER_TYPE:
         require_tensors(stored.tensors, names.encoder_tensors(encoder_dims(fields, str(folder / CONFIG))))
-        return
+        return (CONFIG,)
     config = load_config(folder)
     Shards(folder)  # the loader's own idea of which files count
     wanted = pieces(expected_tensors(config), stored.tensors)
     codes = {name for name, piece in wanted.items() if piece.dtypes == ("U8",)}
     require_tensors(stored.tensors, {name: piece.shape for name, piece in wanted.items()}, optional_tensors(config), codes)
+    return CONFIG, VOCABULARY
 
 
 def _check_files(folder: Path, stored: WeightSource, manifest: dict[str, Any] | None, report: Report, advance: Advance) -> None:
@@ -97,10 +101,22 @@ def _check_files(folder: Path, stored: WeightSource, manifest: dict[str, Any] | 
                 report.problems.append(f"{shown(name)} is not the file that {MANIFEST} describes; convert the checkpoint again")
         elif "/" in name or not is_intact(folder / name, entry):
             report.problems.append(f"{shown(name)} is missing or not the file that {MANIFEST} describes; convert the checkpoint again")
-    unlisted = [name for name in known if manifest and name not in entries]
-    report.problems += [f"{shown(name)} is not named in {MANIFEST}; convert the checkpoint again" for name in unlisted]
     for name, tensor in stored.tensors.items():
         _check_tensor(name, tensor, manifest["tensors"] if manifest else None, report, advance)
+
+
+def _check_listed(folder: Path, stored: WeightSource, small: tuple[str, ...], manifest: dict[str, Any] | None, report: Report) -> None:
+    """What the folder needs and what the manifest names must both be there."""
+    entries = manifest["files"] if manifest else {}
+    needed = (*(file.path.name for file in stored.files), *small)
+    for name in needed:
+        if manifest and name not in entries:
+            report.problems.append(f"{shown(name)} is not named in {MANIFEST}; convert the checkpoint again")
+        elif name not in entries and not (folder / name).is_file():
+            report.problems.append(f"{shown(name)} is missing; convert the checkpoint again")
+    for name in manifest["tensors"] if manifest else ():
+        if name not in stored.tensors:
+            report.problems.append(f"tensor {shown(name)} is named in {MANIFEST}, but in no file; convert the checkpoint again")
 
 
 def _check_tensor(name: str, tensor: SourceTensor, entries: dict[str, Any] | None, report: Report, advance: Advance) -> None:

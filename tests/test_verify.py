@@ -74,6 +74,10 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "the manifest's files": (lambda f: edited(f / "manifest.json", lambda m: m.update(files=[])), "files"),
     "the manifest with a foreign path": (lambda f: edited(f / "manifest.json", lambda m: m["files"].update({"../x": {}})), "../x"),
     "a tensor's hash": (lambda f: edited(f / "manifest.json", lambda m: m["tensors"]["lm_head.weight"].update(sha256="")), "lm_head"),
+    "a tensor too many in the manifest": (lambda f: edited(f / "manifest.json", lambda m: m["tensors"].update(x={})), "tensor 'x'"),
+    "the config not listed": (lambda f: edited(f / "manifest.json", lambda m: m["files"].pop("config.json")), "config.json"),
+    "the vocabulary not listed": (lambda f: edited(f / "manifest.json", lambda m: m["files"].pop("qwen.tiktoken")), "qwen.tiktoken"),
+    "no manifest and no vocabulary": (lambda f: [(f / n).unlink() for n in ("manifest.json", "qwen.tiktoken")], "qwen.tiktoken"),
     "a shard not listed": (lambda f: edited(f / "manifest.json", lambda m: m["files"].pop(SHARD)), SHARD),
 }
 
@@ -145,6 +149,9 @@ def test_encoder_folder(tmp_path: Path) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a folder"):
         verify_checkpoint(tmp_path / "nothing")
+    for options in ({"folder": ""}, {"folder": tmp_path, "against": ""}):
+        with pytest.raises(UsageError, match="empty name"):
+            verify_checkpoint(**options)  # type: ignore[arg-type]
 
 
 def test_progress_ends_at_its_total(source: Path, out: Path) -> None:
