@@ -20,7 +20,7 @@ import numpy as np
 
 from qwenaudio_np.errors import FormatError, ResourceError, UnsupportedError, shown
 from qwenaudio_np.files import open_regular, refuse_impostor
-from qwenaudio_np.safetensors_file import DTYPES
+from qwenaudio_np.safetensors_file import DTYPES, Header, read_open_header
 
 PIECE_BYTES = 8 << 20
 WIDE_BYTES = 256 << 20  # most bytes that one row of a widely strided tensor may span
@@ -84,6 +84,10 @@ class SourceFile:
         except OSError as failure:
             # No fault of the file's contents: what was made of it so far stays good.
             raise ResourceError(f"cannot read {shown(self.path)}: {(failure.strerror or 'unknown error').lower()}") from None
+
+    def safetensors_header(self) -> Header:
+        """The checked header of what is open, whatever its name leads to by now. Raises as read_header does."""
+        return read_open_header(self._stream.fileno(), self.size, self.path)
 
     def require_unchanged(self) -> None:
         """Raise FormatError if the file was written to since it was opened."""

@@ -21,7 +21,6 @@ import numpy as np
 from qwenaudio_np.checkpoint import INDEX_FILE, MAX_INDEX_BYTES, SINGLE_FILE
 from qwenaudio_np.config import read_json
 from qwenaudio_np.errors import FormatError, MismatchError, UnsafeError, UsageError, shown
-from qwenaudio_np.safetensors_file import read_header
 
 from .source_file import Layout, Region, SourceFile, contiguous_strides, open_source_file
 from .torch_files import TorchFile, read_torch_file
@@ -122,9 +121,7 @@ def _weight_map(path: Path, suffix: str) -> dict[str, str]:
 
 
 def _safetensors_layouts(file: SourceFile) -> dict[str, Layout]:
-    header = read_header(file.path)
-    if header.file_bytes != file.size:
-        raise FormatError(f"{shown(file.path)} was changed while it was read; convert again when nothing writes to it")
+    header = file.safetensors_header()
     return {name: Layout(e.dtype, e.shape, contiguous_strides(e.shape), e.begin) for name, e in header.tensors.items()}
 
 

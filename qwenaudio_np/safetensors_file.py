@@ -125,7 +125,14 @@ def open_safetensors(path: str | Path) -> dict[str, Stored]:
 
 def read_header(path: str | Path) -> Header:
     """The checked header alone, without mapping the file. Raises FormatError or UnsupportedError."""
-    with open_regular(path) as (descriptor, size), _translated(path):
+    with open_regular(path) as (descriptor, size):
+        return read_open_header(descriptor, size, path)
+
+
+def read_open_header(descriptor: int, size: int, path: str | Path) -> Header:
+    """The same of a regular file that is open already, of `size` bytes; `path` is for messages. Moves the descriptor's position."""
+    with _translated(path):
+        os.lseek(descriptor, 0, os.SEEK_SET)
         return _parse_file(descriptor, size, path)
 
 

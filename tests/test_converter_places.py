@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from qwenaudio_np.convert.converter import convert_checkpoint
+from qwenaudio_np.convert.source_file import open_source_file
 from qwenaudio_np.errors import UsageError
 from tests.make_checkpoint import make_checkpoint
 from tests.torch_fixtures import FOLDER
@@ -160,6 +161,16 @@ def test_a_folder_called_like_a_shard(source: Path, tmp_path: Path) -> None:
 def test_an_empty_name_is_not_the_current_folder(source: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="empty name"):
         convert_checkpoint(**{"source": source, "destination": tmp_path / "o", "force": True} | options)
+
+
+def test_a_header_is_read_from_the_file_that_is_open(source: Path) -> None:
+    """Another file of the same size takes its name between the two: what was opened counts."""
+    path = source / "model.safetensors"
+    with open_source_file(path) as file:
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(data.replace(b"lm_head", b"ML_HEAD"))
+        assert "lm_head.weight" in file.safetensors_header().tensors
 
 
 def test_where_a_disk_is_mounted(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
