@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from qwenaudio_np.errors import FormatError, UnsafeError, shown
+from qwenaudio_np.errors import FormatError, UnsafeError, kind_of, shown
 from qwenaudio_np.safetensors_file import MAX_DIMENSIONS, MAX_NAME_LENGTH, MAX_SIZE
 
 _KEY = re.compile(r"[0-9]{1,20}")  # a count in zip archives, a memory address in the older format
@@ -88,7 +88,7 @@ def token(module: str, name: str, where: str) -> Token:
 def call(function: Any, arguments: Any, where: str) -> OrderedState | TensorView:
     """What REDUCE gives for a token and its arguments. Raises UnsafeError (not one of the three) or FormatError (arguments)."""
     if type(arguments) is not tuple:
-        raise FormatError(f"{where}: arguments are a {type(arguments).__name__}, expected a tuple; the file is damaged")
+        raise FormatError(f"{where}: arguments are {kind_of(arguments)}, expected a tuple; the file is damaged")
     if function is ORDERED_DICT:
         return _ordered(arguments, where)
     if function is REBUILD_TENSOR:
@@ -107,7 +107,7 @@ def storage(reference: Any, where: str) -> Storage:
     if type(kind) is not Token or kind.dtype is None:
         raise FormatError(f"{where}: a persistent id names no storage class; the file is damaged")
     if type(key) is not str or not _KEY.fullmatch(key) or type(device) is not str:
-        name = shown(key[:80]) if type(key) is str else f"a {type(key).__name__}"
+        name = shown(key[:80]) if type(key) is str else kind_of(key)
         raise FormatError(f"{where}: a storage is called {name}, expected digits; the file is damaged")
     if not _is_size(numel):
         raise FormatError(f"{where}: storage {shown(key)} claims {_number(numel)} elements, expected 0 to 2^48")
@@ -117,12 +117,12 @@ def storage(reference: Any, where: str) -> Storage:
 def tensor_names(value: Any, where: str) -> dict[str, TensorView]:
     """A state dict, name -> tensor. Raises FormatError for anything else: no dictionary, empty, odd names, odd values."""
     if type(value) not in (dict, OrderedState) or not value:
-        raise FormatError(f"{where}: the pickle holds a {type(value).__name__}, expected a dictionary of tensors (a state dict)")
+        raise FormatError(f"{where}: the pickle holds {kind_of(value)}, expected a dictionary of tensors (a state dict)")
     for name, tensor in value.items():
         if not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable() or name == "__metadata__":
             raise FormatError(f"{where}: tensor name {shown(name[:80])} must be 1 to {MAX_NAME_LENGTH} printable characters")
         if type(tensor) is not TensorView:
-            raise FormatError(f"{where}: {shown(name)} is a {type(tensor).__name__}, expected a tensor; save the bare state dict")
+            raise FormatError(f"{where}: {shown(name)} is {kind_of(tensor)}, expected a tensor; save the bare state dict")
     return dict(value)
 
 
@@ -168,4 +168,4 @@ def _is_empty(hooks: Any) -> bool:
 
 
 def _number(value: Any) -> str:
-    return str(value) if type(value) is int else f"a {type(value).__name__}"
+    return str(value) if type(value) is int else kind_of(value)

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from qwenaudio_np.errors import FormatError, UnsafeError, shown
+from qwenaudio_np.errors import FormatError, UnsafeError, kind_of, shown
 
 from .state_objects import OrderedState, Storage, call, storage, token
 
@@ -182,15 +182,15 @@ class _Machine:
     def build(self) -> None:
         state, target = self.pop(), self.top()
         if type(target) is not OrderedState or type(state) is not dict or state.keys() != {"_metadata"}:
-            raise UnsafeError(f"{self.where}: the pickle sets attributes of a {type(target).__name__}, which is refused (BUILD)")
+            raise UnsafeError(f"{self.where}: the pickle sets attributes of {kind_of(target)}, which is refused (BUILD)")
 
     def set_items(self, items: list[Any]) -> None:
         target = self.top()
         if type(target) not in (dict, OrderedState) or len(items) % 2:
-            raise self.fault(f"stores {len(items)} keys and values in a {type(target).__name__}")
+            raise self.fault(f"stores {len(items)} keys and values in {kind_of(target)}")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) is not str:  # text only: the hash of a nested tuple can take for ever
-                raise self.fault(f"uses a {type(key).__name__} as a key, expected text")
+                raise self.fault(f"uses {kind_of(key)} as a key, expected text")
             if key in target:
                 raise self.fault(f"has the key {shown(key[:80])} twice")
             target[key] = value
@@ -198,7 +198,7 @@ class _Machine:
     def append(self, items: list[Any]) -> None:
         target = self.top()
         if type(target) is not list:
-            raise self.fault(f"appends to a {type(target).__name__}")
+            raise self.fault(f"appends to {kind_of(target)}")
         target.extend(items)
 
 

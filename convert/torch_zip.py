@@ -57,8 +57,10 @@ def read_records(file: SourceFile) -> dict[str, Region]:
         if name in regions:
             raise FormatError(f"{shown(file.path)}: record {shown(record.name)} is there twice; {_FETCH}")
         regions[name] = _region(record, begin, file)
-    if len(folders) != 1 or "data.pkl" not in regions:
-        raise FormatError(f"{shown(file.path)}: expected one folder with data.pkl, got {len(folders)} folders; {_FETCH}")
+    if len(folders) != 1:
+        raise FormatError(f"{shown(file.path)} has records in {len(folders)} folders, expected one; {_FETCH}")
+    if "data.pkl" not in regions:
+        raise FormatError(f"{shown(file.path)} has no data.pkl, which would be the state dict; {_FETCH}")
     _refuse_overlap(records, regions, file)
     _refuse_byte_order(regions, file)
     return regions

@@ -66,3 +66,9 @@ def shown(name: object) -> str:
 def shown_text(text: str) -> str:
     """`text`, or its beginning where it is so long that it would hide the message."""
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}... ({len(text)} characters)"
+
+
+def kind_of(value: object) -> str:
+    """The name of a value's type with its article: "an int", "a str"."""
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"

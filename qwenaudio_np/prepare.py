@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwenaudio_np.audio import Clip
-from qwenaudio_np.errors import UsageError, shown, value_of
+from qwenaudio_np.errors import UsageError, kind_of, shown, value_of
 from qwenaudio_np.prompt import DEFAULT_SYSTEM, Prompt, PromptWarning, Turn, base_prompt, chat_prompt
 from qwenaudio_np.sources import as_clip
 from qwenaudio_np.tasks import task_prompt
@@ -90,7 +90,7 @@ def read_clips(model: QwenAudio, audio: Any) -> list[Clip]:
 def _check_types(prompt: Any, history: Any) -> None:
     """What comes from Python may be anything."""
     if not isinstance(prompt, str):
-        raise UsageError(f"the prompt is a {type(prompt).__name__}, expected text")
+        raise UsageError(f"the prompt is {kind_of(prompt)}, expected text")
     for turn in [history] if isinstance(history, (str, Mapping)) else history:
         if not isinstance(turn, Mapping) or not all(isinstance(turn.get(key), str) for key in ("query", "answer")):
             raise UsageError('history must be a list of {"query": text, "audio": [...], "answer": text}')

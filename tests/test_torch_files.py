@@ -295,6 +295,13 @@ def test_bad_archives(case: str, refused: Callable[..., str]) -> None:
     refused(*ZIPS[case])
 
 
+def test_what_is_said_of_folders_and_kinds(refused: Callable[..., str]) -> None:
+    assert "in 2 folders, expected one" in refused(*ZIPS["two folders"])
+    assert "has no data.pkl" in refused(*ZIPS["no pickle"])
+    assert "'w' is an int, expected a tensor" in refused(torch_zip(state({"w": number(5)})), FormatError)
+    assert "'w' is a NoneType" in refused(torch_zip(state({"w": b"N"})), FormatError)
+
+
 def test_a_name_given_twice(refused: Callable[..., str]) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file, pytest.warns(UserWarning, match="Duplicate"):
