@@ -49,8 +49,8 @@ def workplace(target: Path, own_files: Collection[str], force: bool, read_from: 
         _require_ours(place)
         _recover(target, place)
         _require_free(target, own_files, force, read_from)
-        _make(place)
         try:
+            _make(place)
             yield new
             sync_folder(new)
             if target.exists():
