@@ -207,6 +207,8 @@ def _appear_whole(target: Path, fill: Callable[[Path], None]) -> None:
     """Fill a hidden folder beside the target and rename it; whatever interrupts, Ctrl-C too, leaves nothing behind."""
     temporary = target.with_name(f".{target.name}.partial")
     replaced = target.with_name(f".{target.name}.replaced")
+    if os.path.lexists(replaced):
+        raise UsageError(f"{shown(replaced)} exists, a name that is needed here for a moment; move it away")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()

@@ -177,6 +177,14 @@ def test_folders_on_the_way_are_made(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b" / "c" / "config.json").is_file()
 
 
+def test_a_folder_that_has_the_temporary_name_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / ".x.replaced").mkdir()
+    (tmp_path / ".x.replaced" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="move it away"):
+        write_random_checkpoint(tmp_path / "x")
+    assert (tmp_path / ".x.replaced" / "thesis.txt").read_text() == "years of work"
+
+
 def test_two_runs_at_once(tmp_path: Path) -> None:
     (tmp_path / ".x.partial").mkdir()
     with pytest.raises(UsageError, match="another run is writing it"):
