@@ -15,7 +15,7 @@ from qwenaudio_np.names import AUDIO_PREFIX
 from qwenaudio_np.quantised import Quantised, dequantise, part_shapes
 
 from . import names
-from .source_file import Advance
+from .progress import Advance
 from .weight_source import WHISPER, SourceTensor, WeightSource, open_weights
 from .weight_types import quantise, rounded, whole_blocks, widened
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +25,14 @@ from qwenaudio_np.errors import UsageError, shown
 
 from .graft import graft
 from .manifest import MANIFEST, MANIFEST_FORMAT, PROGRESS, Finished, ShardHash, file_entry, is_intact, json_bytes, load_progress, write_json
+from .progress import Advance, Progress, counted
 from .recipe import CONFIG, COPIED, Recipe, encoder_recipe, model_recipe, with_dtype
 from .request import check_request, files_read, require_paths
 from .safetensors_writer import Shard, TensorSpec, plan_shards, whole_file, write_safetensors
-from .source_file import Advance, SourceFile
+from .source_file import SourceFile
 from .weight_source import WHISPER, WeightSource, open_weights
 from .weight_types import AS_STORED, WEIGHT_TYPES, StoredTensor, finite
 from .workplace import require_disk, workplace
-
-Progress = Callable[[int, int], None]  # bytes read for hashing and written so far, bytes in all
 
 SHARD_BYTES = 2_000_000_000
 OWN_FILES = (*COPIED, INDEX_FILE, MANIFEST)
@@ -131,7 +130,7 @@ def _fill(folder: Path, plan: _Plan, progress: Progress | None) -> Converted:
     """Write everything into `folder`, keeping the good shards of an earlier run of the same job."""
     found = (folder / shard.name for shard in plan.shards)
     require_disk(folder, plan.output_bytes - sum(path.stat().st_size for path in found if path.is_file()))  # hashing takes long
-    advance = _counted(progress, sum(file.size for file in plan.source_files) + plan.output_bytes)
+    advance = counted(progress, sum(file.size for file in plan.source_files) + plan.output_bytes)
     job = {"version": __version__, "options": plan.options, "sources": list(_hash_sources(plan, advance))}
     job["config"] = file_entry(json_bytes(plan.recipe.config))
     finished = _resume(folder, plan, job, advance)
@@ -217,16 +216,3 @@ def _write_rest(folder: Path, plan: _Plan, job: dict[str, Any], finished: Finish
     write_json(folder / MANIFEST, manifest)
     (folder / PROGRESS).unlink(missing_ok=True)
     return manifest
-
-
-def _counted(progress: Progress | None, total: int) -> Advance:
-    """Turn counts of bytes just dealt with into progress(so far, in all)."""
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress:
-            progress(min(done, total), total)
-
-    return advance

@@ -22,8 +22,9 @@ import numpy as np
 from qwenaudio_np.config import read_json
 from qwenaudio_np.errors import FormatError, shown
 
+from .progress import Advance
 from .safetensors_writer import Pieces, TensorSpec, header_bytes, whole_file
-from .source_file import Advance, open_source_file
+from .source_file import open_source_file
 
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"

@@ -28,11 +28,10 @@ from qwenaudio_np.errors import ResourceError, UsageError, shown
 from qwenaudio_np.names import expected_tensors
 from qwenaudio_np.special_tokens import AUDIO_START, SPECIAL_TOKENS
 
+from .progress import Progress, counted
 from .random_values import random_pieces
 from .safetensors_writer import TensorSpec, plan_shards, sync_folder, write_shards
 from .vocabulary import learn_vocabulary, write_vocabulary
-
-Progress = Callable[[int, int], None]  # bytes of weights written, bytes in all
 
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 LEARNED_RANKS = 512  # 256 bytes and as many merges
@@ -81,7 +80,7 @@ def write_random_checkpoint(
     _require_free(target, force)
     total = sum(tensor.nbytes for tensor in tensors)
     _require_disk(_existing(target.parent), total)
-    with_progress = _counted(progress, total)
+    with_progress = counted(progress, total)
 
     def fill(temporary: Path) -> None:
         _write_json(temporary / "config.json", fields)
@@ -160,19 +159,6 @@ def _known(what: str, name: str, table: dict[str, Any]) -> Any:
     if name not in table:
         raise UsageError(f"unknown {what} {shown(name)}, expected one of: {', '.join(table)}")
     return table[name]
-
-
-def _counted(progress: Progress | None, total: int) -> Callable[[int], None]:
-    """Turn counts of bytes just written into progress(written so far, total)."""
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress:
-            progress(done, total)
-
-    return advance
 
 
 def _require_free(target: Path, force: bool) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,13 @@ from qwenaudio_np.errors import FormatError, ResourceError, UnsupportedError, sh
 from qwenaudio_np.files import open_regular, refuse_impostor
 from qwenaudio_np.safetensors_file import DTYPES, Header, read_open_header
 
+from .progress import Advance
+
 PIECE_BYTES = 8 << 20
 WIDE_BYTES = 256 << 20  # most bytes that one row of a widely strided tensor may span
 SPARE_BYTES = 64 << 20  # may be read of a strided tensor beyond four times what it spans
 HEAD_BYTES = 512  # enough for every signature, that of a tar archive at byte 257 included
 
-Advance = Callable[[int], None]  # called with the number of bytes just dealt with
 
 
 @dataclass(frozen=True)

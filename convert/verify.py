@@ -5,7 +5,6 @@ Faults of the folder are collected, not raised: a report with all of them says m
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -22,13 +21,11 @@ from qwenaudio_np.weight_plan import pieces
 from . import names
 from .compare import Difference, compare
 from .manifest import MANIFEST, is_intact, load_manifest
+from .progress import Advance, Progress, counted
 from .recipe import CONFIG, ENCODER_TYPE, VOCABULARY, encoder_dims, require_tensors
 from .request import require_paths
-from .source_file import Advance
 from .weight_source import SAFETENSORS, SourceTensor, WeightSource, open_weights
 from .weight_types import finite
-
-Progress = Callable[[int, int], None]  # bytes read so far, bytes in all
 
 
 @dataclass
@@ -62,7 +59,7 @@ def verify_checkpoint(folder: str | Path, against: str | Path | None = None, pro
         manifest = load_manifest(path)
         with open_weights(path, SAFETENSORS) as stored:
             passes = 1 + (manifest is not None) + (against is not None)
-            advance = _counted(progress, passes * sum(file.size for file in stored.files))
+            advance = counted(progress, passes * sum(file.size for file in stored.files))
             small = _check_names(path, stored, report)
             _check_listed(path, stored, small, manifest, report)
             _check_files(path, stored, manifest, report, advance)
@@ -130,15 +127,3 @@ def _check_tensor(name: str, tensor: SourceTensor, entries: dict[str, Any] | Non
     stated = {"shape": list(tensor.shape), "dtype": tensor.dtype, "sha256": digest.hexdigest()}
     if entries is not None and entries.get(name) != stated:
         report.problems.append(f"tensor {shown(name)} is not the one that {MANIFEST} describes; convert the checkpoint again")
-
-
-def _counted(progress: Progress | None, total: int) -> Advance:
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress:
-            progress(min(done, total), total)
-
-    return advance
