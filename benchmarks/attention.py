@@ -1,10 +1,13 @@
 """`attention` at the shapes of the published model: encoder on 30 s, causal prefill, one decoding step.
 
     python benchmarks/attention.py [--threads N] [--json]
+
+Beside ops.py in NumPy stands PyTorch's own attention in float32 with as many threads (the extra `peers`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import measure
@@ -25,21 +28,31 @@ TOLERANCE = 5e-5  # two float32 softmaxes over 2048 keys: each is about 1e-5 fro
 
 
 def main() -> None:
-    """Print a row per shape: the kernel, and ops.py in NumPy, on the same arrays."""
+    """Print a row per shape: the kernel, ops.py in NumPy, and PyTorch where installed, on the same arrays."""
     options = measure.arguments(__doc__ or "")
     limit_blas(options.threads)
     kernels.set_threads(options.threads)
-    measure.report([one_line(name, *shape, options.repeats) for name, shape in SHAPES.items()], options.json)
+    torch = measure.peer("torch", "PyTorch")
+    if torch:
+        torch.set_num_threads(kernels.get_threads())
+    measure.report([one_line(name, shape, options.repeats, torch) for name, shape in SHAPES.items()], options.json)
 
 
-def one_line(name: str, heads: int, queries: int, keys: int, head_dim: int, causal: bool, repeats: int) -> dict[str, Any]:
-    """Validate, then time both."""
+def one_line(name: str, shape: tuple[int, int, int, int, bool], repeats: int, torch: Any | None) -> dict[str, Any]:
+    """Validate, then time each."""
+    heads, queries, keys, head_dim, causal = shape
     rng = np.random.default_rng(0)
     q = rng.standard_normal((heads, queries, head_dim), np.float32)
     k, v = (rng.standard_normal((heads, keys, head_dim), np.float32) for _ in range(2))
-    error = measure.validate(name, kernels.attention(q, k, v, causal), ops.attention(q, k, v, causal), TOLERANCE)
+    want = ops.attention(q, k, v, causal)
+    error = measure.validate(name, kernels.attention(q, k, v, causal), want, TOLERANCE)
     fast = median_seconds(lambda: kernels.attention(q, k, v, causal), repeats, PAUSE)
     plain = median_seconds(lambda: ops.attention(q, k, v, causal), repeats, PAUSE)
+    other = float("nan")
+    if torch:
+        theirs = torch_attention(torch, q, k, v, causal)
+        measure.validate(f"{name}, PyTorch", theirs(), want, TOLERANCE)
+        other = median_seconds(theirs, repeats, PAUSE)
     pairs = heads * (queries * keys - (queries * (queries - 1) // 2 if causal else 0))  # (query, key) pairs that see each other
     return {
         "shape": name,
@@ -47,9 +60,25 @@ def one_line(name: str, heads: int, queries: int, keys: int, head_dim: int, caus
         "Gop/s": 4 * pairs * head_dim / fast / 1e9,
         "ops.py ms": plain * 1e3,
         "times faster than ops.py": plain / fast,
+        "PyTorch ms": other * 1e3,
+        "times faster than PyTorch": other / fast,
         "error/RMS": error,
         "threads": kernels.get_threads(),
     }
+
+
+def torch_attention(torch: Any, q: np.ndarray, k: np.ndarray, v: np.ndarray, causal: bool) -> Callable[[], np.ndarray]:
+    """The same in PyTorch, as its users write it: a batch of one, and the result in the form that the next product takes.
+
+    Its own causal mask means "the first queries of all"; a single query behind a cache sees everything, and needs none.
+    """
+    several = [torch.from_numpy(array)[None] for array in (q, k, v)]
+
+    def attend() -> np.ndarray:
+        out = torch.nn.functional.scaled_dot_product_attention(*several, is_causal=causal and q.shape[1] > 1)
+        return out[0].transpose(0, 1).reshape(q.shape[1], -1).numpy()
+
+    return attend
 
 
 if __name__ == "__main__":

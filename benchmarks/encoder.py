@@ -8,7 +8,6 @@ its result is compared with ours before it is timed.
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from typing import Any
 
@@ -39,7 +38,7 @@ def main() -> None:
             error = measure.validate(weights, model.encode_audio([clip])[0], want, TOLERANCE[weights])
             seconds = median_seconds(lambda model=model: model.encode_audio([clip]), options.repeats, PAUSE)
             lines.append({"implementation": f"qwenaudio_np, {weights}", "seconds": seconds, "error/RMS": error})
-        if importlib.util.find_spec("torch"):
+        if measure.peer("torch", "PyTorch"):
             lines.append(torch_line(reference, clip, want, options.repeats, options.threads))
     last = lines[-1]["seconds"]
     ratio = f"times faster than {lines[-1]['implementation']}"

@@ -1,4 +1,4 @@
-"""What every benchmark here shares: validation, options, tables and JSON lines. Timing and ceilings: qwenaudio_np/ceilings.py.
+"""What every benchmark here shares: validation, options, peers, tables and JSON lines. Timing and ceilings: qwenaudio_np/ceilings.py.
 
 A figure is printed only for an implementation whose result was first compared with ops.py. Times are medians. The ceilings are
 measured in the same run, because other programs share the machine: only ratios within one run mean anything.
@@ -7,8 +7,11 @@ measured in the same run, because other programs share the machine: only ratios 
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import json
 import platform
+import sys
 from typing import Any
 
 import numpy as np
@@ -31,13 +34,29 @@ def arguments(description: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
+def peer(module: str, name: str) -> Any | None:
+    """The module of a peer; where it is not installed, None, and a line on stderr that says so. `name` is what people call it."""
+    if importlib.util.find_spec(module) is None:
+        print(f"{name} is not installed, so not compared (pip install '.[peers]')", file=sys.stderr)
+        return None
+    return importlib.import_module(module)
+
+
 def report(rows: list[dict[str, Any]], as_json: bool) -> None:
     """Rows of equal keys as JSON lines, or as a table for people."""
     if as_json:
         for row in rows:
-            print(json.dumps({**row, "machine": platform.processor() or platform.machine(), "numpy": np.__version__}))
+            told = {name: None if value != value else value for name, value in row.items()}  # JSON has no NaN
+            print(json.dumps({**told, "machine": platform.processor() or platform.machine(), "numpy": np.__version__}))
         return
-    cells = [list(rows[0])] + [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    cells = [list(rows[0])] + [[_cell(value) for value in row.values()] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    """Three digits of a number; of NaN, which stands for what was not measured, nothing."""
+    if value != value:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
