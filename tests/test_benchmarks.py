@@ -43,6 +43,7 @@ def test_validation_is_relative_to_the_rms(benchmark: Any) -> None:
     want = np.array([3.0, -4.0, 0.0, 5.0, -5.0, 0.0, 1.0, 2.0])  # RMS sqrt(80 / 8)
     got = want + np.array([0, 0, 0, 0.1, 0, 0, 0, 0])
     assert measure.validate("x", got, want, 0.04) == pytest.approx(0.1 / np.sqrt(10))
+    assert measure.validate("x", got, want, 0.012, typical=True) == pytest.approx(0.1 / np.sqrt(80))
     for wrong in (got, np.full(8, np.nan)):
         with pytest.raises(SystemExit, match=r"x: error .* not timed"):
             measure.validate("x", wrong, want, 0.03)
@@ -124,3 +125,62 @@ def test_attention_with_the_real_pytorch(benchmark: Any) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     for shape in ((2, 5, 7, 4, False), (2, 5, 5, 4, True), (2, 1, 7, 4, True)):
         assert benchmark("attention").one_line("x", shape, 1, torch)["PyTorch ms"] > 0
+
+
+# --- the decoder, and llama.cpp beside it ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decoder(benchmark: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """benchmarks/decoder.py at small widths, with ceilings that need no measuring."""
+    from qwenaudio_np.convert.random_checkpoint import Size
+
+    module = benchmark("decoder")
+    monkeypatch.setattr(module, "WIDTHS", Size(512, 768, 2, 64, 4, 96, 1, 16, 2, 1_000_000))
+    monkeypatch.setattr(module, "memory_ceiling", lambda threads: 1e10)
+    monkeypatch.setattr(module, "product_ceiling", lambda *shape: 1e11)
+    return module
+
+
+def decoder_lines(decoder: Any, folder: Path) -> list[dict[str, Any]]:
+    decoder.write_checkpoint(folder, decoder.WIDTHS)
+    return list(decoder.lines(str(folder), 2, 1))
+
+
+def test_the_decoder_counts_what_it_reads_and_computes(decoder: Any, tmp_path: Path) -> None:
+    by_name = {line["implementation"]: line for line in decoder_lines(decoder, tmp_path)}
+    matrices = 2 * (4 * 64 * 64 + 3 * 64 * 96) + 64 * 768  # two blocks, lm_head; the embedding is only looked up
+    rest = 2 * (3 * 64 + 2 * 64) + 64  # biases of q, k, v, and norms
+    sizes = {"float32": 4 * (matrices + rest), "bfloat16": 2 * (matrices + rest), "int8": matrices * (1 + 2 / 32) + 2 * rest}
+    for weights, nbytes in sizes.items():
+        line = by_name[f"qwenaudio_np, {weights}"]
+        assert line["weights MB"] * 1e6 == pytest.approx(nbytes)
+        assert line["over memory reading"] * line["ms/token"] == pytest.approx(nbytes / 1e10 * 1e3)
+        operations = 171 * (2 * matrices + 2 * 2 * 171 * 64)  # each key and each value of the half that is seen: 4 * 171 / 2
+        assert line["over NumPy product"] * line["prefill ms"] == pytest.approx(operations / 1e11 * 1e3)
+    assert by_name["qwenaudio_np, float32"]["error/RMS"] < 1e-4 < by_name["qwenaudio_np, int4"]["error/RMS"]
+
+
+def test_a_wrong_decoder_is_not_timed(decoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = decoder.run
+    monkeypatch.setattr(decoder, "run", lambda model, ids: right(model, ids if model.labels["backend"] == "reference" else ids[::-1]))
+    with pytest.raises(SystemExit, match="qwenaudio_np, float32: error"):
+        decoder_lines(decoder, tmp_path)
+
+
+def test_llama_cpp_gets_the_same_weights(decoder: Any, tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    pytest.importorskip("gguf", reason="gguf is not installed")
+    by_name = {line["implementation"]: line for line in decoder_lines(decoder, tmp_path)}
+    ours, theirs = by_name["qwenaudio_np, int8"], by_name["llama.cpp, Q8_0"]
+    assert theirs["error/RMS"] < 0.04 and theirs["ours faster, decoding"] == pytest.approx(theirs["ms/token"] / ours["ms/token"])
+
+
+def test_llama_cpp_with_mixed_up_weights_is_found_out(decoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    pytest.importorskip("gguf", reason="gguf is not installed")
+    names = decoder.llama_peer._BLOCK_NAMES
+    swapped = {"mlp.w1.weight": names["mlp.w2.weight"], "mlp.w2.weight": names["mlp.w1.weight"]}
+    monkeypatch.setattr(decoder.llama_peer, "_BLOCK_NAMES", names | swapped)
+    with pytest.raises(SystemExit, match=r"llama.cpp, Q8_0: error"):
+        decoder_lines(decoder, tmp_path)
