@@ -21,7 +21,7 @@ _pool: ThreadPoolExecutor | None = None
 
 
 def set_threads(n: int | None) -> None:
-    """Use `n` threads from now on, at least 1 and at most what Numba has; None: all of them."""
+    """Use `n` threads from now on, in this whole process, at least 1 and at most what Numba has; None: all of them."""
     global _threads
     most = numba.config.NUMBA_NUM_THREADS
     _threads = most if n is None else min(max(n, 1), most)

@@ -125,6 +125,7 @@ def warnings_as_lines() -> Iterator[None]:
     """Warnings of this package become one `warning:` line each, once; those of libraries stay away from users."""
     from qwenaudio_np.prompt import PromptWarning
     from qwenaudio_np.sources import AudioWarning
+    from qwenaudio_np.threads import ThreadsWarning
 
     told: set[str] = set()
 
@@ -135,7 +136,7 @@ def warnings_as_lines() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for category in (AudioWarning, PromptWarning):
+        for category in (AudioWarning, PromptWarning, ThreadsWarning):
             warnings.simplefilter("always", category)
         warnings.showwarning = show
         yield

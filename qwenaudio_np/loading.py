@@ -34,8 +34,9 @@ def load(
     """Open a checkpoint folder (config.json, qwen.tiktoken, safetensors).
 
     backend: "numba" (fast) or "reference" (readable NumPy). dtype: type of all arithmetic, "float32" or "float64"; the weights
-    stay as stored and memory-mapped. threads: for kernels and matrix products (default: all cores). force: load even where memory
-    looks too small. weights: "float32", "bfloat16", "int8" or "int4" converts them while loading (default: as stored), telling
+    stay as stored and memory-mapped. threads: for kernels and NumPy's matrix products, of this whole process: the latest load counts
+    for all models (default: all cores); a ThreadsWarning says so where NumPy cannot be held to it. force: load even where memory looks
+    too small. weights: "float32", "bfloat16", "int8" or "int4" converts them while loading (default: as stored), telling
     `progress` how many of how many are done. notice: called with a line when kernels are compiled for the first time.
     Raises a QwenAudioError that says what is wrong with the folder.
     """

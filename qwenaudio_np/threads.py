@@ -1,17 +1,23 @@
-"""How many threads NumPy's matrix products may use; the compiled kernels have their own `set_threads`."""
+"""How many threads NumPy's matrix products may use; the compiled kernels have their own `set_threads`. Both hold for the whole process."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import sys
+import warnings
 from typing import Any
 
 from qwenaudio_np.errors import UsageError, value_of
 
 MAX_THREADS = 1024
 _ENVIRONMENT = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "BLIS_NUM_THREADS")
-_limits: list[Any] = []  # threadpoolctl undoes its limit when the object dies
+_limits: list[Any] = []  # of threadpoolctl, kept as long as they hold
+_limited_to: int | None = None  # by the latest call that did something; None: nothing was limited here
+
+
+class ThreadsWarning(UserWarning):
+    """A number of threads that NumPy's products cannot be held to."""
 
 
 def check_threads(threads: int | None) -> None:
@@ -21,14 +27,42 @@ def check_threads(threads: int | None) -> None:
 
 
 def limit_blas(threads: int | None) -> None:
-    """Limit NumPy's products: by the environment where NumPy is not loaded yet (BLAS reads it once), else by threadpoolctl if installed."""
+    """Limit NumPy's products in this process; the latest call counts, and None takes back what an earlier one did.
+
+    By the environment where NumPy is not loaded yet (BLAS reads it once), else by threadpoolctl. Where that is not installed, or does
+    not know this BLAS, a ThreadsWarning says that nothing changes.
+    """
+    global _limited_to
     check_threads(threads)
-    if threads is None:
+    if threads == _limited_to:
         return
+    count = threads or os.cpu_count() or 1
     if "numpy" not in sys.modules:
         for name in _ENVIRONMENT:
-            os.environ[name] = str(threads)
-    elif importlib.util.find_spec("threadpoolctl"):
-        import threadpoolctl
+            os.environ[name] = str(count)
+    elif not _environment_says(count) and not _limit_loaded(count):
+        warnings.warn(
+            f"threads={threads} does not reach NumPy's own matrix products: NumPy was loaded before, and threadpoolctl is not installed "
+            f"or does not know its BLAS; install threadpoolctl, or set OMP_NUM_THREADS={count} before Python starts",
+            ThreadsWarning,
+            stacklevel=3,
+        )
+        return
+    _limited_to = threads
 
-        _limits[:] = [threadpoolctl.threadpool_limits(threads)]
+
+def _environment_says(count: int) -> bool:
+    """Whether whoever started this process asked for this number, and nothing was limited here since."""
+    return _limited_to is None and {os.environ[name] for name in _ENVIRONMENT if name in os.environ} == {str(count)}
+
+
+def _limit_loaded(count: int) -> bool:
+    """Limit the BLAS that is loaded already; False where that cannot be done."""
+    if importlib.util.find_spec("threadpoolctl") is None:
+        return False
+    import threadpoolctl
+
+    if not any(library["user_api"] == "blas" for library in threadpoolctl.threadpool_info()):
+        return False
+    _limits[:] = [threadpoolctl.threadpool_limits(count)]
+    return True
