@@ -6,6 +6,7 @@ Values are not scanned: looking for NaN would read the whole model from disk.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from numpy.typing import DTypeLike
 from qwenaudio_np.config import ModelConfig
 from qwenaudio_np.errors import MismatchError, UnsupportedError, UsageError, shown
 from qwenaudio_np.memory import available_bytes, needed_bytes, require_memory
-from qwenaudio_np.names import AUDIO_PREFIX, EMBEDDING, OUTPUT_HEAD, expected_tensors, is_ignored, optional_tensors
+from qwenaudio_np.names import AUDIO_PREFIX, EMBEDDING, OUTPUT_HEAD, Shape, expected_tensors, is_ignored, optional_tensors
 from qwenaudio_np.ops import Weight
 from qwenaudio_np.quantised import Quantised, quantise
 from qwenaudio_np.recoding import Progress, Quantise, recoded
@@ -137,15 +138,17 @@ def _assembled(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> dict[s
     return weights
 
 
-def checkpoint_summary(folder: str | Path) -> Summary:
-    """Sizes and types from the headers alone. Raises as load_weights does for files and index; the config is not consulted.
+def checkpoint_summary(folder: str | Path, config: ModelConfig) -> Summary:
+    """Sizes and types from the headers alone. Raises as load_weights does for files and index.
 
-    Parameters of quantised tensors therefore include the rows and columns that fill them up to whole blocks and groups.
+    How many weights a quantised tensor stands for, without those that fill it up to whole blocks and groups, the config says:
+    MismatchError if it knows no such tensor. Nothing else is compared with it.
     """
     shards = Shards(Path(folder))
     headers = {name: read_header(shards.folder / name) for name in shards.names}
     entries = {name: headers[shard].tensors[name] for name, shard in shards.holders(headers).items() if not is_ignored(name)}
-    counts = {name: _parameters(name, entry) for name, entry in entries.items()}
+    shapes = expected_tensors(config) | optional_tensors(config)
+    counts = {name: _parameters(name, entry, shapes) for name, entry in entries.items()}
     encoder = sum(count for name, count in counts.items() if name.startswith(AUDIO_PREFIX))
     return Summary(
         files=tuple(_summarise(name, header) for name, header in headers.items()),
@@ -155,12 +158,14 @@ def checkpoint_summary(folder: str | Path) -> Summary:
     )
 
 
-def _parameters(name: str, entry: Entry) -> int:
-    """Weights that a stored tensor stands for: scales and offsets for none, 64 * bits bytes of codes for 16 * 32."""
+def _parameters(name: str, entry: Entry, shapes: Mapping[str, Shape]) -> int:
+    """Weights that a stored tensor stands for: codes for those of the whole, scales and offsets for none."""
     whole, _, ending = name.rpartition(".")
     if not can_be_quantised(whole):
         return entry.parameters
-    return entry.parameters // entry.shape[-1] * 512 if ending == "codes" else 0
+    if whole not in shapes:
+        raise MismatchError(f"tensor {shown(name)} is not of this config.json; does it belong to this checkpoint?")
+    return math.prod(shapes[whole]) if ending == "codes" else 0
 
 
 def _summarise(name: str, header: Header) -> FileSummary:

@@ -43,7 +43,7 @@ def summary_line(result: Result) -> str:
 
 def checkpoint_report(folder: str, config: ModelConfig) -> dict[str, Any]:
     """Sizes, types, parameters, memory and switches of a checkpoint folder, from its config and headers alone."""
-    summary = checkpoint_summary(folder)
+    summary = checkpoint_summary(folder, config)
     text = config.text
     lengths = sorted({min(DEFAULT_POSITIONS, text.max_position_embeddings), text.max_position_embeddings})
     return {

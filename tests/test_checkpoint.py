@@ -78,7 +78,7 @@ def test_golden_checkpoints(name: str, label: str, width: int) -> None:
 
 
 def test_summary_of_a_checkpoint(folder: Path) -> None:
-    summary = checkpoint_summary(folder)
+    summary = checkpoint_summary(folder, load_config(folder))
     assert [(file.name, file.nbytes) for file in summary.files] == [(name, (folder / name).stat().st_size) for name in (FIRST, SECOND)]
     assert [file.dtypes for file in summary.files] == [{"float32": 41}, {"float32": 41}]
     tensors = safetensors.numpy.load_file(folder / FIRST) | safetensors.numpy.load_file(folder / SECOND)
@@ -95,7 +95,7 @@ def test_single_file_is_preferred_to_the_index(folder: Path) -> None:
     assert load(folder)[LN][0] == 7
     (folder / INDEX_FILE).unlink()
     assert load(folder)[LN][0] == 7
-    assert [file.name for file in checkpoint_summary(folder).files] == ["model.safetensors"]
+    assert [file.name for file in checkpoint_summary(folder, load_config(folder)).files] == ["model.safetensors"]
 
 
 def test_hub_layout_with_links(folder: Path) -> None:

@@ -14,6 +14,7 @@ import safetensors
 
 import qwenaudio_np
 from qwenaudio_np.checkpoint import INDEX_FILE, checkpoint_summary
+from qwenaudio_np.config import load_config
 from qwenaudio_np.errors import MismatchError, UsageError
 from qwenaudio_np.quantised import Quantised, quantise
 from qwenaudio_np.weight_plan import pieces
@@ -100,10 +101,19 @@ def test_parts_must_fit_the_config(converted: tuple[Path, Path, str], tmp_path: 
 
 
 def test_the_summary_counts_weights_not_bytes(converted: tuple[Path, Path, str]) -> None:
+    """Nor what fills a matrix up: width 24 takes groups of 32."""
     source, made, _ = converted
-    exact, padded = checkpoint_summary(source), checkpoint_summary(made)
-    assert exact.decoder_parameters <= padded.decoder_parameters < 1.5 * exact.decoder_parameters  # width 24 fills up to 32
-    assert padded.weight_bytes == load(made).weights.nbytes  # type: ignore[attr-defined]
+    exact, quantised = (checkpoint_summary(folder, load_config(folder)) for folder in (source, made))
+    assert quantised.decoder_parameters == exact.decoder_parameters and quantised.encoder_parameters == exact.encoder_parameters
+    assert quantised.weight_bytes == load(made).weights.nbytes  # type: ignore[attr-defined]
+
+
+def test_the_summary_asks_the_config_what_codes_stand_for(converted: tuple[Path, Path, str], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(converted[1], tmp_path / "copy"))
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"num_hidden_layers": 2', '"num_hidden_layers": 1'))
+    with pytest.raises(MismatchError, match=r"'transformer\.h\.1\..*' is not of this config\.json"):
+        checkpoint_summary(folder, load_config(folder))
 
 
 def test_tied_embeddings(tmp_path: Path) -> None:

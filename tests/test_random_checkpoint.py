@@ -66,7 +66,7 @@ def test_tiny_loads(tiny: dict[str, Path], dtype: str) -> None:
     for path in folder.glob("*.safetensors"):  # the data of every file begin at a multiple of 64 bytes
         assert (8 + int.from_bytes(path.read_bytes()[:8], "little")) % 64 == 0
     index = json.loads((folder / "model.safetensors.index.json").read_text())
-    assert index["metadata"]["total_size"] == weights.nbytes == checkpoint_summary(folder).weight_bytes
+    assert index["metadata"]["total_size"] == weights.nbytes == checkpoint_summary(folder, load_config(folder)).weight_bytes
     assert index["weight_map"] == {name: path.name for path in folder.glob("*.safetensors") for name, _ in stored_names(path)}
     assert len(set(index["weight_map"].values())) > 1
 
@@ -246,4 +246,4 @@ def test_progress_counts_every_byte(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     write_random_checkpoint(tmp_path / "x", progress=lambda done, total: calls.append((done, total)))
     assert calls == sorted(calls)
-    assert {total for _, total in calls} == {calls[-1][0]} == {checkpoint_summary(tmp_path / "x").weight_bytes}
+    assert {total for _, total in calls} == {calls[-1][0]} == {checkpoint_summary(tmp_path / "x", load_config(tmp_path / "x")).weight_bytes}
