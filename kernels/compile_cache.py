@@ -12,17 +12,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import stat
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import llvmlite
-import llvmlite.binding
 import numba
 from numba.core import caching, compiler
+
+from .cache_folder import private_folder
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -117,39 +115,6 @@ def _write(path: Path, data: str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-def fingerprint() -> str:
-    """A name for everything that compiled code depends on: kernel sources, Python and compiler versions, this CPU."""
-    binding, config = llvmlite.binding, numba.config
-    told = hashlib.sha256(f"{sys.version} {numba.__version__} {llvmlite.__version__} {binding.get_host_cpu_name()}".encode())
-    told.update(f"{binding.get_host_cpu_features().flatten()} {config.CPU_NAME} {config.CPU_FEATURES} {config.OPT}".encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        told.update(source.name.encode() + b"\0" + source.read_bytes())
-    return told.hexdigest()[:24]
-
-
-def private_folder() -> Path | None:
-    """$XDG_CACHE_HOME (or ~/.cache)/qwenaudio_np/<fingerprint>, made if need be; None where no such folder is this user's alone."""
-    try:
-        base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        folder = (base if base.is_absolute() else Path.home() / ".cache") / "qwenaudio_np" / fingerprint()
-        folder.parent.parent.mkdir(parents=True, exist_ok=True)
-        for made in (folder.parent, folder):
-            made.mkdir(mode=0o700, exist_ok=True)
-            if not _is_private(made):
-                return None
-        return folder
-    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
-        return None
-
-
-def _is_private(folder: Path) -> bool:
-    """A real folder, this user's, that nobody else may write to. (Windows has neither such owners nor such modes.)"""
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        return False
-    return not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & 0o022)
 
 
 _notice: Callable[[str], object] | None = None
