@@ -15,7 +15,7 @@ PROMPT := what does the person say?
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint coverage clean
+.PHONY: help demo test lint coverage table clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -38,6 +38,9 @@ lint: $(VENV)/.installed-test  ## ruff and mypy
 
 coverage: $(VENV)/.installed-dev  ## line coverage; kernels run as plain Python so that their lines count
 	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --cov=qwenaudio_np --cov=kernels --cov=convert --cov-report=term-missing
+
+table: $(VENV)/.installed  ## what this machine gives for every goal of speed: MODEL="DIR ..." measures those checkpoints, ARGS passes options on
+	$(BIN)/python benchmarks/table.py $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 clean:  ## remove the environment, everything built and every cache
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage htmlcov

@@ -123,6 +123,12 @@ def _bytes_per_token(model: QwenAudio) -> float:
     return sum(weight.nbytes for name, weight in model.weights.items() if not name.startswith(("transformer.audio.", "transformer.wte.")))
 
 
+def instructions(model: QwenAudio) -> dict[str, str]:
+    """Which instructions multiply small whole numbers, where the backend has a choice of them."""
+    choice = getattr(model.ops, "get_isa", None)
+    return {} if choice is None else {"instructions": choice()}
+
+
 def peak_resident() -> int | None:
     """Bytes of the most memory this process has held, mapped files that were read included; None where the system does not say."""
     try:

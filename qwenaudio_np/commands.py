@@ -91,7 +91,7 @@ def bench(arguments: Namespace) -> int:
     model, loading = _open_model(arguments, progress)
     progress("validating against ops.py, then measuring; other work on this machine will show")
     stages = benchmark.bench(model, arguments.seconds, arguments.max_new_tokens, arguments.repeats, arguments.threads)
-    labels = {**model.labels, "load": round(loading, 3), "peak_resident_bytes": benchmark.peak_resident()}
+    labels = {**model.labels, **benchmark.instructions(model), "load": round(loading, 3), "peak_resident_bytes": benchmark.peak_resident()}
     if arguments.json:
         told = [_json({**asdict(stage), "rate": stage.rate, "ratio": stage.ratio, **labels}) for stage in stages]
     else:

@@ -33,6 +33,12 @@ def test_stages_and_what_they_count(model: qwenaudio_np.QwenAudio) -> None:
     assert prefill.unit == "op" and decoding.ceiling == 1e10 and all(stage.seconds > 0 for stage in (encoder, prefill, decoding))
 
 
+def test_which_instructions_are_used_is_said(model: qwenaudio_np.QwenAudio) -> None:
+    assert bench.instructions(model) == {}  # NumPy does not tell
+    kernels = qwenaudio_np.load(model.labels["model"]).ops
+    assert bench.instructions(model.__class__(model.config, model.weights, model.tokenizer, kernels)) == {"instructions": kernels.get_isa()}  # type: ignore[attr-defined]
+
+
 def test_nothing_wrong_is_timed(model: qwenaudio_np.QwenAudio) -> None:
     class Wrong:
         def __getattr__(self, name: str) -> object:
