@@ -239,7 +239,38 @@ def with_overlap() -> bytes:
     return whole[: entry + 42] + struct.pack("<I", whole.index(inner)) + whole[entry + 46 :]
 
 
+def with_gap(between: bytes, before: bytes = b"PK\x01\x02") -> bytes:
+    """Bytes in front of the list of records, or of a record; every place that is stated counts them in."""
+    at = ZIP.index(before)
+    moved = bytearray(ZIP[:at] + between + ZIP[at:])
+    directory = DIRECTORY + len(between)
+    struct.pack_into("<I", moved, moved.rindex(b"PK\x05\x06") + 16, directory)
+    entry = directory
+    while moved[entry : entry + 4] == b"PK\x01\x02":
+        (header,), lengths = struct.unpack_from("<I", moved, entry + 42), struct.unpack_from("<3H", moved, entry + 28)
+        struct.pack_into("<I", moved, entry + 42, header + len(between) * (header >= at))
+        entry += 46 + sum(lengths)
+    return bytes(moved)
+
+
+SECOND = ZIP[ZIP.index(b"PK\x03\x04", 4) :][:60]  # the header of the record behind the pickle
+TWICE = struct.pack("<I", zlib.crc32(b"3\n")), struct.pack("<I", 2), struct.pack("<Q", 2)  # of the last record, its version
+
+
+@pytest.mark.parametrize("descriptor", [b"PK\x07\x08" + TWICE[0] + 2 * TWICE[1], b"PK\x07\x08" + TWICE[0] + 2 * TWICE[2]])
+def test_descriptors_of_either_width(descriptor: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(with_gap(descriptor))
+    np.testing.assert_array_equal(read(path)[1]["w"], np.arange(6, dtype=np.float32).reshape(2, 3))
+
+
 ZIPS: dict[str, tuple[bytes, type[QwenAudioError]]] = {
+    "a gap before the list": (with_gap(b"hidden"), FormatError),
+    "a gap between records": (with_gap(b"hidden", SECOND), FormatError),
+    "a record that is not listed": (with_gap(archive({"archive/data/7": SIX})[: 30 + 14 + 24]), FormatError),
+    "a descriptor of another checksum": (with_gap(b"PK\x07\x08" + bytes(4) + 2 * TWICE[1]), FormatError),
+    "a descriptor of another size": (with_gap(b"PK\x07\x08" + TWICE[0] + TWICE[1] + bytes(4)), FormatError),
+    "two descriptors": (with_gap(2 * (b"PK\x07\x08" + TWICE[0] + 2 * TWICE[1])), FormatError),
     "junk before": (b"junk" + ZIP, FormatError),
     "zeros before": (bytes(100) + ZIP, FormatError),
     "a script before": (with_junk(), FormatError),
