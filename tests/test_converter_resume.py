@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qwenaudio_np.cli import main
 from qwenaudio_np.convert import converter, source_file
 from qwenaudio_np.convert.converter import convert_checkpoint
 from qwenaudio_np.convert.verify import verify_checkpoint
@@ -135,6 +136,49 @@ def test_a_source_that_cannot_be_read_for_a_moment(short: Path, out: Path, monke
     names = written_shards(monkeypatch)
     convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
     assert 0 < len(names) < len(list(out.glob("*.safetensors")))
+
+
+def test_an_interruption_says_what_is_kept(short: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line; before the first shard is finished there is nothing to speak of."""
+    write, calls = converter.write_safetensors, 0
+
+    def stop(path: Path, *rest: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        write(path, *rest)
+
+    words = ["convert", str(short / "checkpoint"), str(out), "--shard-size", f"{SMALL}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(converter, "write_safetensors", stop)
+        assert main(words) == 130
+    place = str(tmp_path / ".out.converting")
+    said = f"interrupted; what is finished is kept in {place!r}, and the same command goes on from there\n"
+    assert capsys.readouterr().err == said
+    assert main(words) == 0 and verify_checkpoint(out, short / "checkpoint").ok and left_over(tmp_path) == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(converter, "write_safetensors", lambda *rest: signal.raise_signal(signal.SIGINT))
+        assert main([*words[:2], str(tmp_path / "other"), *words[3:]]) == 130
+    assert capsys.readouterr().err == "interrupted\n" and left_over(tmp_path) == []
+
+
+def test_a_full_disk_says_what_is_kept(short: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, calls = converter.write_safetensors, 0
+
+    def full(path: Path, *rest: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise ResourceError("cannot write 'x': no space left on device")
+        write(path, *rest)
+
+    monkeypatch.setattr(converter, "write_safetensors", full)
+    with pytest.raises(ResourceError, match=r"no space left on device; what is finished is kept in .*\.out\.converting', and the same"):
+        convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
+    calls = 1
+    with pytest.raises(ResourceError, match=r"no space left on device$"):
+        convert_checkpoint(short / "checkpoint", tmp_path / "other", shard_size=SMALL)
 
 
 def test_warnings_survive_an_interruption(tmp_path: Path, out: Path) -> None:
