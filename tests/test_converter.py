@@ -98,8 +98,11 @@ def test_manifest_tells_the_truth(short: Path, out: Path) -> None:
         name: {"shape": entry.shape, "dtype": entry.dtype, "sha256": hashlib.sha256(entry.data).hexdigest()}
         for name, entry in stored(out).items()
     }
-    sources = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (short / "checkpoint_bin").glob("*.bin")}
+    sources = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (short / "checkpoint_bin").iterdir()}
     assert {entry["name"]: entry["sha256"] for entry in manifest["sources"]} == sources
+    assert all(entry["bytes"] == (short / "checkpoint_bin" / entry["name"]).stat().st_size for entry in manifest["sources"])
+    roles = {"config.json": "config", "qwen.tiktoken": "config", "pytorch_model.bin.index.json": "index"}
+    assert roles.items() <= {entry["name"]: entry["role"] for entry in manifest["sources"]}.items()
     assert manifest["version"] == qwenaudio_np.__version__ and manifest["options"]["shard_size"] == SMALL
     assert str(short) not in (out / "manifest.json").read_text()
 
