@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
-import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,8 +16,8 @@ from qwenaudio_np.convert import converter, source_file
 from qwenaudio_np.convert.converter import convert_checkpoint
 from qwenaudio_np.convert.verify import verify_checkpoint
 from qwenaudio_np.errors import ResourceError, UsageError
-from tests.cli_tools import environment
 from tests.conversion_tools import SMALL, everything, left_over
+from tests.kills import kill_at_random_moments
 from tests.make_checkpoint import make_checkpoint
 
 
@@ -188,52 +185,9 @@ def test_warnings_survive_an_interruption(tmp_path: Path, out: Path) -> None:
     assert convert_checkpoint(source, out, shard_size=SMALL).warnings == whole != ()
 
 
-KILLED = """
-import os, signal, sys
-from qwenaudio_np.convert.converter import convert_checkpoint
-calls, limit = 0, int(sys.argv[3])
-TIMED = ("threading.py", "thread.py", "_base.py", "_weakrefset.py")  # how often these call something depends on the other thread
-
-def count(frame, event, argument):
-    global calls
-    if event == "c_call" and not frame.f_code.co_filename.endswith(TIMED):
-        calls += 1
-        if calls == limit:  # the number is the same in every run
-            os.kill(os.getpid(), signal.SIGKILL)
-
-sys.setprofile(count)
-convert_checkpoint(sys.argv[1], sys.argv[2], shard_size=300_000, force=True)
-sys.setprofile(None)
-print(calls)
-"""
-
-
-def killed_run(source: Path, out: Path, limit: int) -> subprocess.CompletedProcess[str]:
-    """Convert in a process that kills itself (SIGKILL) right before its `limit`-th call into the system or a C function."""
-    words = [sys.executable, "-c", KILLED, str(source), str(out), str(limit)]
-    return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=60)
-
-
-def kill_at_random_moments(source: Path, folder: Path, count: int, seed: int) -> None:
-    rng, out = random.Random(seed), folder / "out"
-    calls = int(killed_run(source, folder / "whole", 0).stdout)
-    whole = everything(folder / "whole")
-    for i in range(count):
-        if rng.randrange(2):
-            convert_checkpoint(source, out, weights="float32", force=True)
-        else:
-            shutil.rmtree(out, ignore_errors=True)
-        before = everything(out) if out.exists() else None
-        # Half of the moments are among the last calls, where files are renamed.
-        limit = rng.randint(1, calls) if i % 2 else calls - rng.randrange(150)
-        assert killed_run(source, out, limit).returncode == -signal.SIGKILL
-        assert not out.exists() or everything(out) in (before, whole), limit
-        convert_checkpoint(source, out, shard_size=300_000, force=True)
-        assert everything(out) == whole and left_over(folder) == [], limit
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
 def test_killed_at_random_moments(short: Path, tmp_path: Path) -> None:
+    """Six of them; more: python -m tests.kills."""
     kill_at_random_moments(short / "checkpoint", tmp_path, 6, seed=4)
 
 
