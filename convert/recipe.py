@@ -1,7 +1,7 @@
 """What a conversion will write, decided and checked before the first byte: config, copied files, and each tensor's origin.
 
 A Qwen-Audio or Qwen-1 source gives a checkpoint of the same kind; a Whisper source alone gives an encoder, a folder with
-nothing but an `audio` section, for grafting (graft.py). Of a source folder only the files named in COPIED are read or copied:
+nothing but an `audio` section (graft.py takes the .pt file itself). Of a source folder only the files named in COPIED are read or copied:
 code files are never touched.
 """
 
