@@ -12,10 +12,14 @@ DEMO_CLIP := examples/ill_disposed.flac
 DEMO_MODEL := build/tiny
 PROMPT := what does the person say?
 
+COUNT ?= 100000
+KILLS ?= 50
+SEED ?= 1
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint coverage table clean
+.PHONY: help demo test lint fuzz kills coverage table clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -35,6 +39,12 @@ test: lint  ## ruff, mypy and every test, the documentation included
 lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+fuzz: $(VENV)/.installed-test  ## 100,000 damaged inputs of each kind that may come from strangers; COUNT and SEED change that
+	$(BIN)/python -m tests.fuzz --count $(COUNT) --seed $(SEED)
+
+kills: $(VENV)/.installed-test  ## kill 50 conversions at random moments; KILLS and SEED change that
+	$(BIN)/python -m tests.kills --count $(KILLS) --seed $(SEED)
 
 coverage: $(VENV)/.installed-dev  ## line coverage; kernels run as plain Python so that their lines count
 	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --cov=qwenaudio_np --cov=kernels --cov=convert --cov-report=term-missing

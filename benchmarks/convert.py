@@ -1,6 +1,6 @@
 """The converter: its speed beside that of the disk and of memory, and the memory it takes.
 
-    python benchmarks/convert.py --source DIR [--weights int4] [--scratch DIR] [--json]
+    python benchmarks/convert.py --source DIR [--weights int4] [--scratch DIR] [--keep DIR] [--json]
 
 Runs `qwenaudio-np convert` in a process of its own and watches how much anonymous memory that holds. Validation: `verify --against`.
 """
@@ -30,13 +30,15 @@ def main() -> None:
     parser.add_argument("--source", required=True, metavar="DIR", help="checkpoint to convert")
     parser.add_argument("--weights", default="int4", metavar="W", help="float32, float16, bfloat16, int8 or int4 (default int4)")
     parser.add_argument("--scratch", metavar="DIR", help="where to write (default: the system's folder for temporary files)")
+    parser.add_argument("--keep", metavar="DIR", help="keep the converted checkpoint, as this folder, which must not exist yet")
     parser.add_argument("--json", action="store_true", help="a JSON line instead of a table")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-        target = f"{scratch}/converted"
+        target = options.keep or f"{scratch}/converted"
         seconds, anonymous = watched([*COMMAND, "convert", options.source, target, "--weights", options.weights])
         subprocess.run([*COMMAND, "verify", target, "--against", options.source], check=True, stdout=subprocess.DEVNULL)
         read, written = folder_bytes(options.source), folder_bytes(target)
+        disk_write, disk_read = disk_speeds(scratch)
         line: dict[str, Any] = {
             "weights": options.weights,
             "seconds": seconds,
@@ -44,8 +46,10 @@ def main() -> None:
             "GB written": written / 1e9,
             "MB/s read": read / seconds / 1e6,
             "MB/s written": written / seconds / 1e6,
-            "disk MB/s": disk_speed(scratch) / 1e6,
+            "disk read MB/s": disk_read / 1e6,
+            "disk write MB/s": disk_write / 1e6,
             "memory copy MB/s": copy_speed() / 1e6,
+            "times the disk's time": seconds / (read / disk_read + written / disk_write),
             "anonymous MB": anonymous / 1e6,
         }
     measure.report([line], options.json)
@@ -78,15 +82,21 @@ def folder_bytes(folder: str) -> int:
     return sum(path.stat().st_size for path in Path(folder).iterdir())
 
 
-def disk_speed(folder: str) -> float:
-    """Bytes per second of plain writing with an fsync at the end."""
+def disk_speeds(folder: str) -> tuple[float, float]:
+    """Bytes per second of plain writing with an fsync at the end, and of reading that back after it was dropped from memory."""
     piece = os.urandom(PIECE)
-    begin = time.perf_counter()
-    with open(f"{folder}/disk", "wb", buffering=0) as stream:
+    with open(f"{folder}/disk", "w+b", buffering=0) as stream:
+        begin = time.perf_counter()
         for _ in range(DISK_BYTES // PIECE):
             stream.write(piece)
         os.fsync(stream.fileno())
-    return DISK_BYTES / (time.perf_counter() - begin)
+        written = time.perf_counter()
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        stream.seek(0)
+        start = time.perf_counter()
+        while stream.read(PIECE):
+            pass
+        return DISK_BYTES / (written - begin), DISK_BYTES / (time.perf_counter() - start)
 
 
 def copy_speed() -> float:

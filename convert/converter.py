@@ -147,10 +147,14 @@ def _fill(folder: Path, plan: _Plan, progress: Progress | None) -> Converted:
 
 
 def _hash_sources(plan: _Plan, advance: Advance) -> Iterator[dict[str, Any]]:
-    """Every source file whole: its identity for the manifest, and the checksums of its own records."""
+    """Everything that is read, for the manifest; weight files are read whole here, the checksums of their own records too."""
     for role, source in plan.sources:
         for file, regions in zip(source.files, source.regions, strict=True):
             yield {"role": role, "name": file.path.name, "bytes": file.size, "sha256": file.sha256(regions, advance)}
+    small = [("index", name, data) for _, source in plan.sources for name, data in source.index.items()]
+    small += [("config", name, data) for name, data in ({CONFIG: plan.recipe.stated} | plan.recipe.copied).items() if data]
+    for role, name, data in small:
+        yield {"role": role, "name": name, **file_entry(data)}
 
 
 def _resume(folder: Path, plan: _Plan, job: dict[str, Any], advance: Advance) -> Finished:

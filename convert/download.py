@@ -18,6 +18,7 @@ from qwenaudio_np.checkpoint import INDEX_FILE, SINGLE_FILE
 from qwenaudio_np.errors import QwenAudioError, ResourceError, UsageError, shown
 
 from .recipe import COPIED
+from .request import require_paths
 from .weight_source import PYTORCH_FILE, PYTORCH_INDEX
 from .workplace import require_disk
 
@@ -42,6 +43,7 @@ def download(repository: str, folder: str | Path, *, revision: str | None = None
     Files that are there already, of that commit, are kept; a partial one is continued.
     Raises UsageError (names), ResourceError (no huggingface_hub, no room on the disk), QwenAudioError (what the hub says).
     """
+    require_paths(folder=folder)
     target = Path(folder)
     if not _REPOSITORY.fullmatch(repository) or ".." in repository:
         raise UsageError(f"{shown(repository)} is not the name of a repository, expected owner/name")

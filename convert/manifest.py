@@ -1,10 +1,11 @@
 """manifest.json: what a converted folder holds and where it came from, so that any later change of a byte is found.
 
-    {"format": 1, "version": "0.1.0", "options": {...}, "sources": [{"name", "bytes", "sha256"}],
+    {"format": 1, "version": "0.1.0", "options": {...}, "sources": [{"role", "name", "bytes", "sha256"}],
      "files": {name: {"bytes", "sha256"}}, "tensors": {name: {"shape", "dtype", "sha256"}}, "dropped": [...], "fresh": [...]}
 
-It is written last: a folder that has one is whole. It holds no date and no path, so the same input gives the same bytes.
-While a conversion runs, `progress.json` holds the same facts about the shards that are finished, for a run that resumes.
+Sources are everything that was read: weight files (role "weights", or "audio" of a graft), their indexes ("index"), config and
+vocabulary ("config"). It is written last: a folder that has one is whole. It holds no date and no path, so the same input gives the
+same bytes. While a conversion runs, `progress.json` holds the same facts about the shards that are finished, for a run that resumes.
 """
 
 from __future__ import annotations

@@ -16,9 +16,6 @@ is ever encoded to a filler token; decoded it is the replacement character.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +27,10 @@ from qwenaudio_np.special_tokens import AUDIO_START, SPECIAL_TOKENS
 
 from .progress import Progress, counted
 from .random_values import random_pieces
-from .safetensors_writer import TensorSpec, plan_shards, sync_folder, write_shards
+from .request import require_paths
+from .safetensors_writer import TensorSpec, plan_shards, write_shards
 from .vocabulary import learn_vocabulary, write_vocabulary
+from .workplace import require_disk, workplace
 
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 LEARNED_RANKS = 512  # 256 bytes and as many merges
@@ -69,28 +68,25 @@ def write_random_checkpoint(
     """Write a checkpoint of SIZES[size] with weights stored as `dtype` to `folder`, which appears whole or not at all.
 
     `force` replaces an existing checkpoint, never a folder with anything else in it. Returns the config that was written.
-    Raises UsageError (unknown size or type, seed outside 0 .. 2^64 - 1, folder in use), ResourceError (disk).
+    Raises UsageError (unknown size or type, seed outside 0 .. 2^64 - 1, folder in use or without a name), ResourceError (disk).
     """
+    require_paths(folder=folder)
     fields, generation = config_fields(_known("size", size, SIZES), dtype), generation_fields(SIZES[size])
     if not 0 <= seed < 1 << 64:
         raise UsageError(f"seed is {seed}, expected 0 to 2^64 - 1")
     config = parse_config(fields, generation)
     tensors = [TensorSpec(name, _known("dtype", dtype, DTYPES), shape) for name, shape in expected_tensors(config).items()]
     target = Path(folder).resolve()
-    _require_free(target, force)
     total = sum(tensor.nbytes for tensor in tensors)
-    _require_disk(_existing(target.parent), total)
-    with_progress = counted(progress, total)
-
-    def fill(temporary: Path) -> None:
-        _write_json(temporary / "config.json", fields)
-        _write_json(temporary / "generation_config.json", generation)
-        _write_json(temporary / "tokenizer_config.json", {"model_max_length": 8192, "tokenizer_class": "QWenTokenizer"})
-        write_vocabulary(temporary / "qwen.tiktoken", random_vocabulary(SIZES[size].ranks))
+    require_disk(_existing(target.parent), total + TOKENIZER_FILES)
+    _make_parent(target)
+    with workplace(target, OWN_FILES, force, resumable=False) as new:
+        _write_json(new / "config.json", fields)
+        _write_json(new / "generation_config.json", generation)
+        _write_json(new / "tokenizer_config.json", {"model_max_length": 8192, "tokenizer_class": "QWenTokenizer"})
+        write_vocabulary(new / "qwen.tiktoken", random_vocabulary(SIZES[size].ranks))
         shards = plan_shards(tensors, SIZES[size].shard_bytes)
-        write_shards(temporary, shards, lambda spec: random_pieces(spec.name, spec.shape, spec.dtype, seed), with_progress)
-
-    _appear_whole(target, fill)
+        write_shards(new, shards, lambda spec: random_pieces(spec.name, spec.shape, spec.dtype, seed), counted(progress, total))
     return config
 
 
@@ -161,60 +157,20 @@ def _known(what: str, name: str, table: dict[str, Any]) -> Any:
     return table[name]
 
 
-def _require_free(target: Path, force: bool) -> None:
-    """The target must not exist, or be empty, or with `force` hold nothing but a checkpoint."""
-    if not _existing(target.parent).is_dir():
-        raise UsageError(f"{shown(_existing(target.parent))} is not a folder; choose another place")
-    if not os.path.lexists(target):
-        return
-    if not target.is_dir():
-        raise UsageError(f"{shown(target)} exists and is not a folder; choose another name")
-    foreign = [path.name for path in sorted(target.iterdir()) if path.name not in OWN_FILES and path.suffix != ".safetensors"]
-    if foreign:
-        raise UsageError(f"{shown(target)} holds {shown(foreign[0])}, which is no part of a checkpoint made here; choose another folder")
-    if any(target.iterdir()) and not force:
-        raise UsageError(f"{shown(target)} already holds a checkpoint; choose another folder or replace it with --force")
-
-
 def _existing(folder: Path) -> Path:
-    """The nearest folder upwards that exists."""
-    return folder if folder.exists() or folder == folder.parent else _existing(folder.parent)
+    """The nearest folder upwards that exists. Raises UsageError if it is a file."""
+    if not folder.exists() and folder != folder.parent:
+        return _existing(folder.parent)
+    if not folder.is_dir():
+        raise UsageError(f"{shown(folder)} is not a folder; choose another place")
+    return folder
 
 
-def _require_disk(parent: Path, weight_bytes: int) -> None:
-    needed, free = weight_bytes + TOKENIZER_FILES, shutil.disk_usage(parent).free
-    if needed > free:
-        raise ResourceError(
-            f"not enough disk space in {shown(parent)}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; choose another disk"
-        )
-
-
-def _appear_whole(target: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a hidden folder beside the target and rename it; whatever interrupts, Ctrl-C too, leaves nothing behind."""
-    temporary = target.with_name(f".{target.name}.partial")
-    replaced = target.with_name(f".{target.name}.replaced")
-    if os.path.lexists(replaced):
-        raise UsageError(f"{shown(replaced)} exists, a name that is needed here for a moment; move it away")
+def _make_parent(target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-    except FileExistsError:
-        raise UsageError(f"{shown(temporary)} exists: another run is writing it, or one was killed; delete it if none is running") from None
     except OSError as failure:
-        raise ResourceError(f"cannot write {shown(temporary)}: {(failure.strerror or 'unknown error').lower()}") from None
-    try:
-        fill(temporary)
-        if target.exists():
-            target.rename(replaced)
-        temporary.rename(target)
-        sync_folder(target.parent)
-    except OSError as failure:
-        raise ResourceError(f"cannot write {shown(target)}: {(failure.strerror or 'unknown error').lower()}") from None
-    finally:
-        if replaced.exists() and not target.exists():  # interrupted between the two renames
-            replaced.rename(target)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+        raise ResourceError(f"cannot make {shown(target.parent)}: {(failure.strerror or 'unknown error').lower()}") from None
 
 
 def _write_json(path: Path, fields: dict[str, Any]) -> None:

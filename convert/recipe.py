@@ -1,7 +1,7 @@
 """What a conversion will write, decided and checked before the first byte: config, copied files, and each tensor's origin.
 
 A Qwen-Audio or Qwen-1 source gives a checkpoint of the same kind; a Whisper source alone gives an encoder, a folder with
-nothing but an `audio` section, for grafting (graft.py). Of a source folder only the files named in COPIED are read or copied:
+nothing but an `audio` section (graft.py takes the .pt file itself). Of a source folder only the files named in COPIED are read or copied:
 code files are never touched.
 """
 
@@ -15,7 +15,8 @@ from typing import Any
 from qwenaudio_np.checkpoint import FLOAT_NAMES
 from qwenaudio_np.config import load_config, read_json
 from qwenaudio_np.errors import FormatError, MismatchError, UnsupportedError, UsageError, shown
-from qwenaudio_np.files import read_bytes
+from qwenaudio_np.files import read_bytes, read_text
+from qwenaudio_np.json_fields import parse_json
 from qwenaudio_np.names import EMBEDDING, OUTPUT_HEAD, Shape, expected_tensors, is_ignored, optional_tensors
 from qwenaudio_np.vocabulary import MAX_VOCABULARY_BYTES, read_ranks
 
@@ -33,13 +34,17 @@ ENCODER_TYPE = "qwen_audio_encoder"  # `model_type` of a folder that holds an en
 
 @dataclass(frozen=True)
 class Recipe:
-    """config.json's fields, other files by name, tensors in the order they are written, and names of what is left out."""
+    """config.json's fields, other files by name, tensors in the order they are written, and names of what is left out.
+
+    `stated` is the config.json that was read, empty where there was none.
+    """
 
     config: dict[str, Any]
     copied: dict[str, bytes]
     tensors: dict[str, SourceTensor]
     dropped: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()  # tensors made here, from a seed
+    stated: bytes = b""
 
 
 def model_recipe(source: WeightSource, folder: Path) -> Recipe:
@@ -53,7 +58,8 @@ def model_recipe(source: WeightSource, folder: Path) -> Recipe:
     if config.text.tie_word_embeddings and OUTPUT_HEAD in tensors and _same(tensors[OUTPUT_HEAD], tensors[EMBEDDING]):
         del tensors[OUTPUT_HEAD]
         dropped.append(OUTPUT_HEAD)
-    return Recipe(read_json(folder / CONFIG), copied_files(folder), tensors, tuple(dropped))
+    text = read_text(folder / CONFIG, MAX_COPIED_BYTES)
+    return Recipe(parse_json(text, str(folder / CONFIG)), copied_files(folder), tensors, tuple(dropped), stated=text.encode())
 
 
 def encoder_recipe(source: WeightSource) -> Recipe:

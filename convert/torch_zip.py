@@ -3,8 +3,8 @@
 Layout: one folder with `data.pkl` (the pickle of the state dict), `data/0`, `data/1`, ... (raw storages, uncompressed),
 `byteorder`, `version`; then the central directory, the zip64 end records, the end record, and nothing behind it.
 Sizes and places are those of the central directory, checked against the file: PyTorch leaves them out of the local headers.
-A general zip reader is not used because it accepts what this must refuse: junk around the archive, names given twice,
-local headers that disagree, compressed and overlapping records.
+A general zip reader is not used because it accepts what this must refuse: junk around the archive or between its records, names
+given twice, local headers that disagree, compressed and overlapping records.
 
 Source: APPNOTE.TXT of PKWARE, sections 4.3 and 4.5; caffe2/serialize/inline_container.cc of PyTorch.
 """
@@ -61,7 +61,7 @@ def read_records(file: SourceFile) -> dict[str, Region]:
         raise FormatError(f"{shown(file.path)} has records in {len(folders)} folders, expected one; {_FETCH}")
     if "data.pkl" not in regions:
         raise FormatError(f"{shown(file.path)} has no data.pkl, which would be the state dict; {_FETCH}")
-    _refuse_overlap(records, regions, file)
+    _require_seamless(records, regions, begin, file)
     _refuse_byte_order(regions, file)
     return regions
 
@@ -171,13 +171,24 @@ def _region(record: Record, limit: int, file: SourceFile) -> Region:
     return Region(record.name, begin, begin + record.size, record.crc)
 
 
-def _refuse_overlap(records: list[Record], regions: Mapping[str, Region], file: SourceFile) -> None:
-    """Records one behind the other, the first at the very beginning."""
-    at = 0
-    for header, region in sorted(zip((record.header for record in records), regions.values(), strict=True), key=lambda pair: pair[0]):
-        if header < at or (at == 0 and header):
-            raise FormatError(f"{shown(file.path)}: record {shown(region.name)} begins at byte {header}, expected {at} or more; {_FETCH}")
-        at = region.end
+def _require_seamless(records: list[Record], regions: Mapping[str, Region], limit: int, file: SourceFile) -> None:
+    """Records one behind the other from the first byte up to the list of records, with no room for anything between them."""
+    ordered = sorted(zip((record.header for record in records), regions.values(), strict=True), key=lambda pair: pair[0])
+    if ordered[0][0]:
+        raise FormatError(f"{shown(file.path)}: the first record begins at byte {ordered[0][0]}, expected 0; {_FETCH}")
+    for (_, region), follows in zip(ordered, [*(header for header, _ in ordered[1:]), limit], strict=True):
+        if follows != region.end and not _is_descriptor(file, region, follows):
+            what = "overlaps" if follows < region.end else "leaves a gap before"
+            raise FormatError(f"{shown(file.path)}: record {shown(region.name)} {what} what follows at byte {follows}; {_FETCH}")
+
+
+def _is_descriptor(file: SourceFile, region: Region, follows: int) -> bool:
+    """Whether exactly the descriptor that states a record's checksum and sizes once more stands between it and byte `follows`."""
+    size = region.end - region.begin
+    layout = {16: "<4s3I", 24: "<4sI2Q"}.get(follows - region.end)  # the longer one where an archive is larger than 4 GB
+    if layout is None or (follows - region.end == 16 and size > 0xFFFFFFFF):
+        return False
+    return file.read(region.end, follows - region.end) == struct.pack(layout, b"PK\x07\x08", region.crc, size, size)
 
 
 def _refuse_byte_order(regions: Mapping[str, Region], file: SourceFile) -> None:

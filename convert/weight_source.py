@@ -12,15 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from qwenaudio_np.checkpoint import INDEX_FILE, MAX_INDEX_BYTES, SINGLE_FILE
-from qwenaudio_np.config import read_json
 from qwenaudio_np.errors import FormatError, MismatchError, UnsafeError, UsageError, shown
+from qwenaudio_np.files import read_text
+from qwenaudio_np.json_fields import parse_json
 
 from .source_file import Layout, Region, SourceFile, contiguous_strides, open_source_file
 from .torch_files import TorchFile, read_torch_file
@@ -43,13 +45,17 @@ class SourceTensor:
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Open files and the tensors in them. `regions` are the checksums that each file states about itself, `dims` Whisper's sizes."""
+    """Open files and the tensors in them.
+
+    `regions` are the checksums that each file states about itself, `dims` Whisper's sizes, `index` name and bytes of the index, if any.
+    """
 
     kind: str
     files: tuple[SourceFile, ...]
     regions: tuple[tuple[Region, ...], ...]
     tensors: dict[str, SourceTensor]
     dims: dict[str, int] | None = None
+    index: Mapping[str, bytes] = field(default_factory=dict)
 
     def require_unchanged(self) -> None:
         """Raise FormatError if a file was written to since it was opened."""
@@ -66,7 +72,7 @@ def open_weights(path: Path, kind: str | None = None) -> Iterator[WeightSource]:
     if kind not in (None, *KINDS):
         raise UsageError(f"unknown kind of source {shown(kind)}, expected one of: {', '.join(KINDS)}")
     with ExitStack() as stack:
-        paths, index, found = _files(path, kind)
+        found, paths, index = _files(path, kind)
         files = tuple(stack.enter_context(open_source_file(file)) for file in paths)
         if found == SAFETENSORS:
             contents = [TorchFile(_safetensors_layouts(file), [], None) for file in files]
@@ -75,12 +81,21 @@ def open_weights(path: Path, kind: str | None = None) -> Iterator[WeightSource]:
         dims = contents[0].dims
         if kind is not None and (kind == WHISPER) != (dims is not None):
             raise MismatchError(f"{shown(path)} {'is no' if dims is None else 'is a'} Whisper checkpoint, expected {kind}")
-        tensors = _merged(files, contents, index, path)
-        yield WeightSource(WHISPER if dims else found, files, tuple(tuple(content.regions) for content in contents), tensors, dims)
+        tensors = _merged(files, contents, index.weight_map if index else None, path)
+        regions = tuple(tuple(content.regions) for content in contents)
+        yield WeightSource(WHISPER if dims else found, files, regions, tensors, dims, {index.name: index.data} if index else {})
 
 
-def _files(path: Path, kind: str | None) -> tuple[list[Path], dict[str, str] | None, str]:
-    """(files, the index's tensor -> file, SAFETENSORS or PYTORCH)."""
+class _Index(NamedTuple):
+    """An index as it was read, and its tensor -> file."""
+
+    name: str
+    data: bytes
+    weight_map: dict[str, str]
+
+
+def _files(path: Path, kind: str | None) -> tuple[str, list[Path], _Index | None]:
+    """(SAFETENSORS or PYTORCH, files, their index)."""
     if path.is_dir():
         return _folder_files(path, kind)
     if path.suffix == ".safetensors":
@@ -91,25 +106,26 @@ def _files(path: Path, kind: str | None) -> tuple[list[Path], dict[str, str] | N
         raise UsageError(f"{shown(path)} is neither a folder nor a .safetensors, .bin, .pt or .pth file, expected one of these")
     if kind is not None and (kind == SAFETENSORS) != (found == SAFETENSORS):
         raise UsageError(f"{shown(path)} is a {path.suffix} file, expected one of {kind}")
-    return [path], None, found
+    return found, [path], None
 
 
-def _folder_files(folder: Path, kind: str | None) -> tuple[list[Path], dict[str, str] | None, str]:
+def _folder_files(folder: Path, kind: str | None) -> tuple[str, list[Path], _Index | None]:
     """A single file is preferred to an index, safetensors to pickles, as the transformers library does."""
     layouts = ((SAFETENSORS, SINGLE_FILE, INDEX_FILE), (PYTORCH, PYTORCH_FILE, PYTORCH_INDEX))
     for found, single, index in [layout for layout in layouts if kind in (None, layout[0])]:
         if (folder / single).exists():
-            return [folder / single], None, found
+            return found, [folder / single], None
         if (folder / index).exists():
-            weight_map = _weight_map(folder / index, Path(single).suffix)
-            return [folder / name for name in sorted(set(weight_map.values()))], weight_map, found
+            text = read_text(folder / index, MAX_INDEX_BYTES)
+            weight_map = _weight_map(text, folder / index, Path(single).suffix)
+            return found, [folder / name for name in sorted(set(weight_map.values()))], _Index(index, text.encode(), weight_map)
     wanted = " or ".join(name for layout in layouts if kind in (None, layout[0]) for name in layout[1:]) or "file that is a Whisper's"
     raise FormatError(f"{shown(folder)} holds no {wanted}; is it a checkpoint folder, and was it fetched whole?")
 
 
-def _weight_map(path: Path, suffix: str) -> dict[str, str]:
+def _weight_map(text: str, path: Path, suffix: str) -> dict[str, str]:
     """Tensor -> file of an index, every file a plain name in the index's own folder."""
-    weight_map = read_json(path, MAX_INDEX_BYTES).get("weight_map")
+    weight_map = parse_json(text, str(path)).get("weight_map")
     if type(weight_map) is not dict or not weight_map or not all(type(name) is str for name in weight_map.values()):
         raise FormatError(f"{shown(path)}: weight_map must give a file name for each tensor; fetch the file again")
     for name in set(weight_map.values()):

@@ -3,7 +3,7 @@
 Everything is made in `.NAME.converting` beside the destination, under a lock that ends with the process, however it ends.
 What a killed run left there is found by the next one, which decides what of it is good.
 
-    .NAME.converting          the user's own folder, closed to others
+    .NAME.converting          the user's own folder, closed to others while work is in it
         made_by_qwenaudio_np  says that all of this was made here and may be deleted; made first, deleted last
         new                   the folder being filled
         old                   the replaced folder, for the moment between two renames (only with force)
@@ -32,45 +32,69 @@ MARKER = "made_by_qwenaudio_np"
 
 
 @contextmanager
-def workplace(target: Path, own_files: Collection[str], force: bool, read_from: Collection[Identity] = ()) -> Iterator[Path]:
-    """Yield the folder to fill; if the block ends well it becomes `target`.
+def workplace(
+    target: Path, own_files: Collection[str], force: bool, read_from: Collection[Identity] = (), resumable: bool = True
+) -> Iterator[Path]:
+    """Yield the folder to fill; if the block ends well it becomes `target`, with the rights of an existing one.
 
-    It stays, to be resumed, after an interruption and where the disk refused; after an error in the input it is deleted.
+    It stays, to be resumed, after an interruption and where the disk refused; after an error in the input it is deleted,
+    and in every case unless `resumable`.
 
     With `force` an existing `target` is replaced if it holds nothing but safetensors files and `own_files`, none of which
     is a file of `read_from`.
     Raises UsageError (target or the names beside it in use, or another run works on it), ResourceError (the disk refuses).
     """
+    if not target.name:
+        raise UsageError(f"{shown(target)} is the whole disk, which cannot be replaced; choose a folder in it")
     if not target.parent.is_dir():
         raise UsageError(f"{shown(target.parent)} is not an existing folder; make it first")
-    place = target.with_name(f".{target.name}.converting")
+    place = _place(target)
     new, old = place / "new", place / "old"
     with locked(place.with_name(place.name + ".lock"), target), _translated(target):
         _require_ours(place)
         _recover(target, place)
         _require_free(target, own_files, force, read_from)
+        if not resumable:  # what a killed run left
+            shutil.rmtree(new, ignore_errors=True)
         try:
             _make(place)
             yield new
             sync_folder(new)
             if target.exists():
+                rights = stat.S_IMODE(target.stat().st_mode)
                 target.rename(old)
+                new.chmod(rights)  # a folder that was closed to others stays closed
             new.rename(target)
             sync_folder(target.parent)
-        except QwenAudioError as failure:
-            if not isinstance(failure, ResourceError):
+        except BaseException as failure:
+            if not resumable or (isinstance(failure, QwenAudioError) and not isinstance(failure, ResourceError)):
                 shutil.rmtree(new, ignore_errors=True)
             raise
         finally:
             _recover(target, place)
 
 
+def what_is_kept(target: Path) -> str:
+    """Where the work for `target` stands that the next run resumes, and how, as the end of a message; "" if there is none."""
+    new = _place(target) / "new"
+    if not new.is_dir() or not os.listdir(new):
+        return ""
+    return f"what is finished is kept in {shown(_place(target))}, and the same command goes on from there"
+
+
+def _place(target: Path) -> Path:
+    return target.with_name(f".{target.name}.converting")
+
+
 @contextmanager
 def _translated(target: Path) -> Iterator[None]:
+    """What the system refuses, as a ResourceError; one that leaves work to resume says so."""
     try:
         yield
-    except OSError as failure:
-        raise ResourceError(f"cannot write {shown(target)}: {(failure.strerror or 'unknown error').lower()}") from None
+    except (OSError, ResourceError) as failure:
+        reason = (failure.strerror or "unknown error").lower() if isinstance(failure, OSError) else ""
+        told = [f"cannot write {shown(target)}: {reason}" if reason else str(failure), what_is_kept(target)]
+        raise ResourceError("; ".join(filter(None, told))) from None
 
 
 def require_disk(folder: Path, needed: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from qwenaudio_np import console
 from qwenaudio_np.errors import shown
@@ -15,7 +16,7 @@ def convert(arguments: Namespace) -> int:
     from qwenaudio_np.convert.converter import convert_checkpoint
 
     shows = console.Progress(arguments.verbose, arguments.quiet)
-    with _bar("convert", shows) as advance:
+    with _telling_what_is_kept(arguments.folder), _bar("convert", shows) as advance:
         result = convert_checkpoint(
             arguments.source,
             arguments.folder,
@@ -65,6 +66,28 @@ def download(arguments: Namespace) -> int:
     )
     shows(f"{shown(arguments.folder)}: commit {done.commit}")
     return 0
+
+
+def random_checkpoint(arguments: Namespace) -> int:
+    """Make a checkpoint with random weights."""
+    from qwenaudio_np.convert.random_checkpoint import write_random_checkpoint
+
+    shows = console.Progress(arguments.verbose, arguments.quiet)
+    with _bar(arguments.size, shows) as advance:
+        write_random_checkpoint(arguments.folder, arguments.size, arguments.seed, arguments.dtype, progress=advance, force=arguments.force)
+    shows(f"{shown(arguments.folder)}: random weights, so what this model says means nothing")
+    return 0
+
+
+@contextmanager
+def _telling_what_is_kept(folder: str) -> Iterator[None]:
+    """Ctrl-C in this block says what it leaves behind, and what that is good for."""
+    from qwenaudio_np.convert.workplace import what_is_kept
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(*filter(None, [what_is_kept(Path(folder).absolute())])) from None
 
 
 @contextmanager

@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         console.prepare_streams()
         return _obey([word for word in words if word != "--debug"])
-    except KeyboardInterrupt:
-        return _complain("interrupted", console.INTERRUPTED, debug)
+    except KeyboardInterrupt as interruption:  # with what a verb says about the work it leaves
+        return _complain("; ".join(["interrupted", *map(str, interruption.args)]), console.INTERRUPTED, debug)
     except BrokenPipeError:
         console.drop_unwritten(1)  # the reader (`| head`) has what it wanted
         return 0

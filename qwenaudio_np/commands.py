@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from qwenaudio_np import backends, console
-from qwenaudio_np.checkpoint_commands import convert, download, verify
+from qwenaudio_np.checkpoint_commands import convert, download, random_checkpoint, verify
 from qwenaudio_np.config import load_config
 from qwenaudio_np.errors import UsageError, shown
 from qwenaudio_np.inputs import read_ids, read_request
@@ -97,24 +97,6 @@ def bench(arguments: Namespace) -> int:
     else:
         told = [", ".join(f"{name} {value}" for name, value in labels.items()), *benchmark.lines(stages)]
     console.put("\n".join(told) + "\n")
-    return 0
-
-
-def random_checkpoint(arguments: Namespace) -> int:
-    """Make a checkpoint with random weights."""
-    from tqdm import tqdm
-
-    from qwenaudio_np.convert.random_checkpoint import write_random_checkpoint
-
-    shows = console.Progress(arguments.verbose, arguments.quiet)
-    with tqdm(unit="B", unit_scale=True, unit_divisor=1000, disable=not shows.shown, desc=arguments.size) as bar:
-
-        def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        write_random_checkpoint(arguments.folder, arguments.size, arguments.seed, arguments.dtype, progress=advance, force=arguments.force)
-    shows(f"{shown(arguments.folder)}: random weights, so what this model says means nothing")
     return 0
 
 

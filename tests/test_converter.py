@@ -15,9 +15,9 @@ import qwenaudio_np
 from qwenaudio_np.convert.converter import convert_checkpoint
 from qwenaudio_np.convert.verify import verify_checkpoint
 from qwenaudio_np.errors import FormatError, MismatchError, UnsafeError, UnsupportedError, UsageError
-from tests.conversion_tools import SMALL, Entry, everything, left_over, stored
+from tests.conversion_tools import SMALL, Entry, as_torch, everything, left_over, stored
 from tests.make_checkpoint import all_logits, make_checkpoint, shapes
-from tests.torch_fixtures import FOLDER, older, state, storage, tensor, torch_zip
+from tests.torch_fixtures import FOLDER
 
 
 @pytest.fixture()
@@ -98,29 +98,13 @@ def test_manifest_tells_the_truth(short: Path, out: Path) -> None:
         name: {"shape": entry.shape, "dtype": entry.dtype, "sha256": hashlib.sha256(entry.data).hexdigest()}
         for name, entry in stored(out).items()
     }
-    sources = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (short / "checkpoint_bin").glob("*.bin")}
+    sources = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (short / "checkpoint_bin").iterdir()}
     assert {entry["name"]: entry["sha256"] for entry in manifest["sources"]} == sources
+    assert all(entry["bytes"] == (short / "checkpoint_bin" / entry["name"]).stat().st_size for entry in manifest["sources"])
+    roles = {"config.json": "config", "qwen.tiktoken": "config", "pytorch_model.bin.index.json": "index"}
+    assert roles.items() <= {entry["name"]: entry["role"] for entry in manifest["sources"]}.items()
     assert manifest["version"] == qwenaudio_np.__version__ and manifest["options"]["shard_size"] == SMALL
     assert str(short) not in (out / "manifest.json").read_text()
-
-
-def as_torch(folder: Path, layout: str, tied: bool = False) -> Path:
-    """A checkpoint of make_checkpoint as one torch file in its own folder; `tied`: lm_head is wte in the file."""
-    entries, storages, parts = stored(folder), {}, {}
-    for i, (name, entry) in enumerate(entries.items()):
-        if tied and name == "lm_head.weight":
-            continue
-        count = len(entry.data) // 4
-        strides = [int(np.prod(entry.shape[axis + 1 :])) for axis in range(len(entry.shape))]
-        parts[name] = tensor(storage(str(i), count), 0, entry.shape, strides)
-        storages[str(i)] = (count, entry.data)
-    if tied:
-        parts["lm_head.weight"] = parts["transformer.wte.weight"]
-    bare = {key: data for key, (_, data) in storages.items()}
-    data = older(state(parts), storages) if layout == "older" else torch_zip(state(parts), bare)
-    (folder / "model.safetensors").rename(folder / "kept")
-    (folder / "pytorch_model.bin").write_bytes(data)
-    return folder
 
 
 @pytest.mark.parametrize("layout", ["older", "zip"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,26 @@ def test_a_folder_called_replaced_stays(source: Path, beside: Path) -> None:
     folder_of_others(beside / ".o.replaced")
     convert_checkpoint(source, beside / "o")
     assert (beside / ".o.replaced" / "thesis.doc").exists() and not (beside / "o" / "thesis.doc").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights as on Unix")
+@pytest.mark.parametrize("rights", [0o700, 0o750, 0o2775])
+def test_an_existing_destination_keeps_its_rights(source: Path, beside: Path, rights: int) -> None:
+    (beside / "o").mkdir()
+    for _ in ("empty", "full"):
+        (beside / "o").chmod(rights)
+        convert_checkpoint(source, beside / "o", force=True)
+        assert stat.S_IMODE((beside / "o").stat().st_mode) == rights and (beside / "o" / "manifest.json").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights as on Unix")
+def test_a_new_destination_gets_the_usual_rights(source: Path, beside: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        convert_checkpoint(source, beside / "o")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((beside / "o").stat().st_mode) == 0o750
 
 
 def test_a_link_is_not_followed(source: Path, tmp_path: Path) -> None:

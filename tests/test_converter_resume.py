@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
-import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qwenaudio_np.cli import main
 from qwenaudio_np.convert import converter, source_file
 from qwenaudio_np.convert.converter import convert_checkpoint
 from qwenaudio_np.convert.verify import verify_checkpoint
 from qwenaudio_np.errors import ResourceError, UsageError
-from tests.cli_tools import environment
 from tests.conversion_tools import SMALL, everything, left_over
+from tests.kills import kill_at_random_moments
 from tests.make_checkpoint import make_checkpoint
 
 
@@ -137,6 +135,49 @@ def test_a_source_that_cannot_be_read_for_a_moment(short: Path, out: Path, monke
     assert 0 < len(names) < len(list(out.glob("*.safetensors")))
 
 
+def test_an_interruption_says_what_is_kept(short: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line; before the first shard is finished there is nothing to speak of."""
+    write, calls = converter.write_safetensors, 0
+
+    def stop(path: Path, *rest: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        write(path, *rest)
+
+    words = ["convert", str(short / "checkpoint"), str(out), "--shard-size", f"{SMALL}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(converter, "write_safetensors", stop)
+        assert main(words) == 130
+    place = str(tmp_path / ".out.converting")
+    said = f"interrupted; what is finished is kept in {place!r}, and the same command goes on from there\n"
+    assert capsys.readouterr().err == said
+    assert main(words) == 0 and verify_checkpoint(out, short / "checkpoint").ok and left_over(tmp_path) == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(converter, "write_safetensors", lambda *rest: signal.raise_signal(signal.SIGINT))
+        assert main([*words[:2], str(tmp_path / "other"), *words[3:]]) == 130
+    assert capsys.readouterr().err == "interrupted\n" and left_over(tmp_path) == []
+
+
+def test_a_full_disk_says_what_is_kept(short: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, calls = converter.write_safetensors, 0
+
+    def full(path: Path, *rest: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise ResourceError("cannot write 'x': no space left on device")
+        write(path, *rest)
+
+    monkeypatch.setattr(converter, "write_safetensors", full)
+    with pytest.raises(ResourceError, match=r"no space left on device; what is finished is kept in .*\.out\.converting', and the same"):
+        convert_checkpoint(short / "checkpoint", out, shard_size=SMALL)
+    calls = 1
+    with pytest.raises(ResourceError, match=r"no space left on device$"):
+        convert_checkpoint(short / "checkpoint", tmp_path / "other", shard_size=SMALL)
+
+
 def test_warnings_survive_an_interruption(tmp_path: Path, out: Path) -> None:
     source = make_checkpoint(tmp_path / "source", extra={"transformer.h.0.ln_1.weight": np.array([np.nan] * 3 + [1.0] * 21)})
     whole = convert_checkpoint(source, tmp_path / "whole", shard_size=SMALL).warnings
@@ -144,52 +185,9 @@ def test_warnings_survive_an_interruption(tmp_path: Path, out: Path) -> None:
     assert convert_checkpoint(source, out, shard_size=SMALL).warnings == whole != ()
 
 
-KILLED = """
-import os, signal, sys
-from qwenaudio_np.convert.converter import convert_checkpoint
-calls, limit = 0, int(sys.argv[3])
-TIMED = ("threading.py", "thread.py", "_base.py", "_weakrefset.py")  # how often these call something depends on the other thread
-
-def count(frame, event, argument):
-    global calls
-    if event == "c_call" and not frame.f_code.co_filename.endswith(TIMED):
-        calls += 1
-        if calls == limit:  # the number is the same in every run
-            os.kill(os.getpid(), signal.SIGKILL)
-
-sys.setprofile(count)
-convert_checkpoint(sys.argv[1], sys.argv[2], shard_size=300_000, force=True)
-sys.setprofile(None)
-print(calls)
-"""
-
-
-def killed_run(source: Path, out: Path, limit: int) -> subprocess.CompletedProcess[str]:
-    """Convert in a process that kills itself (SIGKILL) right before its `limit`-th call into the system or a C function."""
-    words = [sys.executable, "-c", KILLED, str(source), str(out), str(limit)]
-    return subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=60)
-
-
-def kill_at_random_moments(source: Path, folder: Path, count: int, seed: int) -> None:
-    rng, out = random.Random(seed), folder / "out"
-    calls = int(killed_run(source, folder / "whole", 0).stdout)
-    whole = everything(folder / "whole")
-    for i in range(count):
-        if rng.randrange(2):
-            convert_checkpoint(source, out, weights="float32", force=True)
-        else:
-            shutil.rmtree(out, ignore_errors=True)
-        before = everything(out) if out.exists() else None
-        # Half of the moments are among the last calls, where files are renamed.
-        limit = rng.randint(1, calls) if i % 2 else calls - rng.randrange(150)
-        assert killed_run(source, out, limit).returncode == -signal.SIGKILL
-        assert not out.exists() or everything(out) in (before, whole), limit
-        convert_checkpoint(source, out, shard_size=300_000, force=True)
-        assert everything(out) == whole and left_over(folder) == [], limit
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
 def test_killed_at_random_moments(short: Path, tmp_path: Path) -> None:
+    """Six of them; more: python -m tests.kills."""
     kill_at_random_moments(short / "checkpoint", tmp_path, 6, seed=4)
 
 

@@ -51,6 +51,8 @@ def test_names_that_are_no_repositories(name: str, tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="folder is an empty name"):
+        download("a/b", "")
     (tmp_path / "file").write_text("x")
     for place in ("file", "no/folder"):
         with pytest.raises(UsageError, match="cannot be a folder"):

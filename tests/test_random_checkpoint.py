@@ -17,6 +17,7 @@ from qwenaudio_np import ops
 from qwenaudio_np.cache import KVCache
 from qwenaudio_np.checkpoint import checkpoint_summary, load_weights
 from qwenaudio_np.config import load_config, parse_config
+from qwenaudio_np.convert.file_lock import locked
 from qwenaudio_np.convert.random_checkpoint import PUBLISHED_RANKS, SIZES, config_fields, random_vocabulary, write_random_checkpoint
 from qwenaudio_np.decoder import decode
 from qwenaudio_np.errors import ResourceError, UsageError
@@ -178,18 +179,35 @@ def test_folders_on_the_way_are_made(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_has_the_temporary_name_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / ".x.replaced").mkdir()
-    (tmp_path / ".x.replaced" / "thesis.txt").write_text("years of work")
+    (tmp_path / ".x.converting").mkdir()
+    (tmp_path / ".x.converting" / "thesis.txt").write_text("years of work")
     with pytest.raises(UsageError, match="move it away"):
         write_random_checkpoint(tmp_path / "x")
-    assert (tmp_path / ".x.replaced" / "thesis.txt").read_text() == "years of work"
+    assert (tmp_path / ".x.converting" / "thesis.txt").read_text() == "years of work"
 
 
 def test_two_runs_at_once(tmp_path: Path) -> None:
-    (tmp_path / ".x.partial").mkdir()
-    with pytest.raises(UsageError, match="another run is writing it"):
+    with locked(tmp_path / ".x.converting.lock", tmp_path / "x"), pytest.raises(UsageError, match=rf"process '{os.getpid()}' is writing"):
         write_random_checkpoint(tmp_path / "x")
-    assert [path.name for path in tmp_path.iterdir()] == [".x.partial"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_run_left_is_no_part_of_the_next(tmp_path: Path) -> None:
+    place = tmp_path / ".x.converting"
+    (place / "new").mkdir(parents=True)
+    place.chmod(0o700)
+    (place / "made_by_qwenaudio_np").touch()
+    (place / "new" / "model-00009-of-00009.safetensors").write_bytes(b"half")
+    write_random_checkpoint(tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"] and not (tmp_path / "x" / "model-00009-of-00009.safetensors").exists()
+
+
+@pytest.mark.parametrize(("name", "said"), [("", "folder is an empty name"), ("/", "the whole disk")])
+def test_names_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=said):
+        write_random_checkpoint(name)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("after", [0, 1, 500_000, 1_500_000])
@@ -214,7 +232,7 @@ def test_failure_between_the_renames_puts_the_old_folder_back(tmp_path: Path, mo
     before, rename = snapshot(tmp_path / "x"), Path.rename
 
     def fail(self: Path, target: Path) -> Path:
-        if self.name == ".x.partial":
+        if self.name == "new":
             raise OSError(5, "Input/output error")
         return rename(self, target)
 
@@ -226,7 +244,7 @@ def test_failure_between_the_renames_puts_the_old_folder_back(tmp_path: Path, mo
 
 def test_full_disk_is_said_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 16_000_000_000}))
-    with pytest.raises(ResourceError, match=r"16\.80 GB needed, 16\.00 GB free"):
+    with pytest.raises(ResourceError, match=r"17\.64 GB needed, 16\.00 GB free"):
         write_random_checkpoint(tmp_path / "x", "full")
     assert not list(tmp_path.iterdir())
 

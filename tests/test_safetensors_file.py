@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import struct
 import subprocess
 import sys
@@ -18,8 +17,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from qwenaudio_np.errors import FormatError, QwenAudioError, ResourceError, UnsupportedError
-from qwenaudio_np.safetensors_file import DTYPES, SafetensorsFile, open_safetensors, read_header
+from qwenaudio_np.errors import FormatError, ResourceError, UnsupportedError
+from qwenaudio_np.safetensors_file import SafetensorsFile, open_safetensors, read_header
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "b": {"dtype": "U8", "shape": [3], "data_offsets": [8, 11]}}
@@ -254,42 +253,3 @@ def test_running_out_of_memory_is_a_resource_error(place: Any, monkeypatch: pyte
     monkeypatch.setattr("qwenaudio_np.safetensors_file.parse_json", fail)
     with pytest.raises(ResourceError, match="not enough memory to open"):
         read_header(place(raw(GOOD)))
-
-
-def mutated(rng: random.Random, header: bytes, data: bytes) -> bytes:
-    """A file with a few bytes of its header changed, removed, doubled or replaced by JSON fragments."""
-    text = bytearray(header)
-    for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(text))
-        kind = rng.randrange(4)
-        if kind == 0:
-            text[at] = rng.randrange(256)
-        elif kind == 1:
-            del text[at : at + rng.randint(1, 9)]
-        elif kind == 2:
-            text[at:at] = text[at : at + rng.randint(1, 30)]
-        else:
-            text[at : at + rng.randint(0, 3)] = rng.choice(
-                [b"-", b"1e999", b"NaN", b"null", b"true", b"9" * 30, b"9" * 5000, b"[[[", b'"', b"\\ud800", b"\xf0\x9f", b"0.5", b"{}"]
-            )
-        if not text:
-            text = bytearray(b"{")
-    length = rng.choice([len(text)] * 8 + [rng.randrange(1 << 16), rng.randrange(1 << 64)])
-    return struct.pack("<Q", length) + bytes(text) + data[: rng.choice([len(data)] * 8 + [rng.randrange(len(data))])]
-
-
-def test_fuzzed_headers_raise_nothing_else(place: Any) -> None:
-    """2000 damaged files: each opens or raises a QwenAudioError of one line; what opens has arrays of the stated size."""
-    rng = random.Random(20231114)
-    header, refused = json.dumps({"__metadata__": {"format": "pt"}, **GOOD}).encode(), 0
-    for _ in range(2000):
-        path = place(mutated(rng, header, bytes(11)))
-        try:
-            stored = open_safetensors(path)
-        except QwenAudioError as error:
-            refused += 1
-            assert "\n" not in str(error)
-        else:
-            assert all(item.array.dtype == DTYPES[item.dtype] for item in stored.values())
-            assert sum(item.array.nbytes for item in stored.values()) == 11
-    assert 1000 < refused < 2000  # both ways were taken

@@ -6,7 +6,6 @@ import codecs
 import functools
 import os
 import pickle
-import random
 import struct
 import subprocess
 import time
@@ -19,8 +18,9 @@ import pytest
 
 from qwenaudio_np.convert.state_objects import OrderedState, Storage, TensorView, tensor_names
 from qwenaudio_np.convert.state_pickle import MAX_OPCODES, read_pickle
+from qwenaudio_np.convert.weight_source import open_weights
 from qwenaudio_np.errors import FormatError, UnsafeError
-from tests.torch_fixtures import FALSE, HOOKS, name_of, number, several, sizes, state, storage, tensor, text
+from tests.torch_fixtures import FALSE, HOOKS, name_of, number, older, several, sizes, state, storage, tensor, text, torch_zip
 
 
 def read(data: bytes) -> Any:
@@ -128,6 +128,20 @@ def hostile(marker: Path) -> dict[str, tuple[bytes, str]]:
         "numpy": (calls("numpy.testing._private.utils", "runstring", call), "runstring"),
         "getattr": (calls("builtins", "getattr", call, call), "builtins.getattr"),
         "timeit": (calls("timeit", "timeit", call), "timeit.timeit"),
+        "methodcaller": (calls("operator", "methodcaller", text("system"), call), "operator.methodcaller"),
+        "pydoc": (calls("pydoc", "locate", text("os.system")), "pydoc.locate"),
+        "an interpreter": (calls("code", "InteractiveInterpreter"), "code.InteractiveInterpreter"),
+        "a helper of uuid": (calls("uuid", "_get_command_stdout", call), "uuid._get_command_stdout"),
+        "a helper of macOS": (calls("_osx_support", "_read_output", call), "_osx_support._read_output"),
+        "numpy's compiler": (calls("numpy.f2py.crackfortran", "myeval", call), "numpy.f2py.crackfortran.myeval"),
+        "a file": (calls("io", "FileIO", text(str(marker)), text("w")), "io.FileIO"),
+        "a log file": (calls("logging", "FileHandler", text(str(marker))), "logging.FileHandler"),
+        "a folder": (calls("os", "mkdir", text(str(marker))), "os.mkdir"),
+        "a list of calls": (b"\x80\x02](" + tensor() + calls("os", "system", call)[2:-1] + b"e.", "os.system"),
+        "deep in a tuple": (b"\x80\x02((((" + calls("os", "system", call)[2:-1] + b"tttt.", "os.system"),
+        "OBJ, then POP": (b"\x80\x02(" + HOOKS + call + b"o0.", "OBJ"),
+        "a name that is put together": (b"\x80\x04(\x8c\x01o\x8c\x01slX\x00\x00\x00\x00.", "LIST"),
+        "behind a frame that ends early": (b"\x80\x04\x95\x01" + bytes(7) + b"N" + calls("os", "system", call)[2:], "os.system"),
         "terminal codes in a name": (calls("os\x1b[2J", "system", call), r"os\x1b[2J.system"),
         "STACK_GLOBAL": (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "os.system"),
         "STACK_GLOBAL from the memo": (b"\x80\x04\x8c\x02os\x940\x8c\x06system\x94.", "POP"),
@@ -157,6 +171,18 @@ def test_hostile_pickles_are_refused_by_name(case: str, marker: Path) -> None:
     data, named = hostile(marker)[case]
     assert named in refused(data, UnsafeError)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("layout", ["zip", "older"])
+def test_hostile_pickles_in_files(tmp_path: Path, marker: Path, layout: str) -> None:
+    """The same ones where they are met: as the state dict of a whole file that is right in everything else."""
+    path = tmp_path / "model.bin"
+    for case, (data, named) in hostile(marker).items():
+        path.write_bytes(torch_zip(data) if layout == "zip" else older(data, {"0": (6, bytes(24))}))
+        with pytest.raises(UnsafeError) as caught, open_weights(path):
+            pass
+        assert named in str(caught.value) and "model.bin" in str(caught.value) and str(caught.value).isprintable(), case
+        assert not marker.exists(), case
 
 
 def test_the_payloads_are_real(marker: Path) -> None:
@@ -227,9 +253,9 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_structure(case: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     refused(BROKEN[case])
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 def test_every_cut_is_refused() -> None:
@@ -287,50 +313,3 @@ def test_impossible_tensors(case: str) -> None:
 @pytest.mark.parametrize("kind", ["ComplexFloatStorage", "QInt8Storage", "UntypedStorage"])
 def test_other_storage_classes_are_refused_by_name(kind: str) -> None:
     assert kind in refused(state({"w": tensor(storage(kind=kind))}), UnsafeError)
-
-
-# --- fuzzing ------------------------------------------------------------------------------------------------------------
-
-
-INSTRUCTIONS = b"\x80\x95(NJKMG\x8aX\x8c)t\x85\x86\x87]ae}suqrhj\x94c\x93QRb.\x00\xff\x7f"
-
-
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    """A few bytes changed, removed, doubled, or put in from the instructions that mean something."""
-    changed = bytearray(data)
-    for _ in range(rng.randint(1, 3)):
-        at = rng.randrange(len(changed) + 1)
-        action = rng.randrange(4)
-        if action == 0 and at < len(changed):
-            changed[at] = rng.choice(INSTRUCTIONS + bytes([rng.randrange(256)]))
-        elif action == 1:
-            del changed[at : at + rng.randint(1, 8)]
-        elif action == 2:
-            changed[at:at] = changed[at - rng.randint(0, 40) : at] if at else b"N"
-        else:
-            changed[at:at] = bytes(rng.choice(b"(t)Rs}bQq.\x93") for _ in range(rng.randint(1, 3)))
-    return bytes(changed)
-
-
-def fuzz(count: int, seed: int) -> tuple[int, float]:
-    """Read `count` mutated pickles: (how many were still good, the slowest's seconds). Any other error than ours escapes."""
-    rng, good, slowest = random.Random(seed), 0, 0.0
-    seeds = [state({"w": tensor(), "v": tensor(storage("1", 4, "HalfStorage"), 1, (3,), (1,))})] * 3
-    seeds += [pickle.dumps({"a": [1, ("b", 2.5)]}, 4)]
-    seeds += [pickle.dumps(OrderedDict(a=(1, 2), b=None), 2), calls("os", "system", text("true"))]
-    for _ in range(count):
-        data = mutated(rng.choice(seeds), rng)
-        begin = time.perf_counter()
-        try:
-            tensor_names(read_pickle(data, "'file'")[0], "'file'")
-            good += 1
-        except FormatError as error:
-            assert "\n" not in str(error)
-        slowest = max(slowest, time.perf_counter() - begin)
-    return good, slowest
-
-
-def test_mutated_pickles_are_read_or_refused() -> None:
-    good, slowest = fuzz(5000, seed=1)
-    assert 0 < good < 5000  # both outcomes happen, or the mutations would be too tame or too wild
-    assert slowest < 5
