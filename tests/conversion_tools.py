@@ -79,7 +79,7 @@ def as_torch(folder: Path, layout: str, tied: bool = False, arrangement: str = "
     """A checkpoint of make_checkpoint as one torch file in its own folder; `tied`: lm_head is wte in the file."""
     entries = stored(folder)
     if tied:
-        del entries["lm_head.weight"]
+        entries.pop("lm_head.weight", None)  # a checkpoint whose config says so has none to begin with
     parts, storages = torch_parts(entries, arrangement)
     if tied:
         parts["lm_head.weight"] = parts["transformer.wte.weight"]
