@@ -11,12 +11,12 @@ either. One row of x (decoding) is a race for memory, many are one for arithmeti
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from qwenaudio_np import ops
-from qwenaudio_np.ops import Array, Stored, Weight
+from qwenaudio_np.ops import Array, Stored
 from qwenaudio_np.quantised import GROUP, Quantised, blocks_and_groups
 
 from . import isa, parallel
@@ -32,23 +32,22 @@ SHARES = 4  # pieces of work per thread where W is streamed, as in linear.py
 LARGEST_FINITE = np.int32(0x7F7FFFFF)  # bits of float32, as a whole number
 
 
-def linear(x: Array, weight: Quantised, bias: Weight | None = None) -> Array:
-    """x [length, in], weight [out, in], bias [out] -> x @ weight.T + bias [length, out]"""
-    if x.dtype != np.float32 or not x.size or not len(weight):
-        return ops.linear(x, weight, bias)  # float64 is for truth, not for speed; of nothing there is nothing to gain
-    how = isa.get_isa()
-    tile = TILE[how] if len(x) > 1 else 1
-    codes, scales, totals = _quantised(x, -(-len(x) // tile) * tile)
-    y = np.empty((len(x), len(weight)), np.float32)
-    b = readable(np.full(len(weight), -0.0, np.float32) if bias is None else ops.widen(bias, x.dtype))
-    blocks, groups = blocks_and_groups(weight.shape)
-    shared = readable(np.multiply(totals, scales, dtype=np.float32)) if weight.bits == 4 else scales  # what offsets are multiplied with
-    offsets = readable(weight.scales if weight.offsets is None else weight.offsets)
-    run = _compiled(weight.bits, tile, how)
-    arrays = (codes, scales, totals, shared, readable(weight.codes), readable(weight.scales), offsets, b, y.reshape(-1))
-    count = BLOCKS if len(x) > tile else max(1, -(-blocks // (SHARES * parallel.get_threads())))
-    parallel.run(lambda i: run(*arrays, len(x), groups, i * count, count), -(-blocks // count), x.size * len(weight))
-    return y
+def by_groups(x: Array) -> Callable[[Quantised, Stored, Array], list[Callable[[], object]]]:
+    """Products of x [length, in], which is rounded once for all of them."""
+    how, length = isa.get_isa(), len(x)
+    tile = TILE[how] if length > 1 else 1
+    codes, scales, totals = _quantised(x, -(-length // tile) * tile)
+    shared = readable(np.multiply(totals, scales, dtype=np.float32))  # what offsets are multiplied with
+
+    def product(weight: Quantised, bias: Stored, y: Array) -> list[Callable[[], object]]:
+        blocks, groups = blocks_and_groups(weight.shape)
+        offsets = readable(weight.scales if weight.offsets is None else weight.offsets)
+        arrays = (codes, scales, totals, shared, readable(weight.codes), readable(weight.scales), offsets, bias, y.reshape(-1))
+        count = BLOCKS if length > tile else max(1, -(-blocks // (SHARES * parallel.get_threads())))
+        run = functools.partial(_compiled(weight.bits, tile, how), *arrays, length, groups, len(weight))
+        return [functools.partial(run, first, count) for first in range(0, blocks, count)]
+
+    return product
 
 
 def _quantised(x: Array, padded: int) -> tuple[Stored, Stored, Stored]:
@@ -92,9 +91,8 @@ def _compiled(bits: int, tile: int, how: str) -> Any:
 
     def rows_by_blocks(
         codes: Array, scales: Array, totals: Array, shared: Array, w: Array, w_scales: Array, offsets: Array, bias: Array, y: Array,
-        length: int, groups: int, first: int, count: int,
+        length: int, groups: int, outs: int, first: int, count: int,
     ) -> None:  # fmt: skip
-        outs = len(bias)
         buffer = np.empty(tile * LANES, np.float32)
         for row in range(0, length, tile):
             for block in range(first, min(first + count, (outs + LANES - 1) // LANES)):
@@ -106,10 +104,12 @@ def _compiled(bits: int, tile: int, how: str) -> Any:
                         sums = add_outer(sums, shared, at, groups, offsets, group * LANES)
                     at += 1
                 store(sums, buffer, 0, LANES)
+                out = block * LANES
                 for r in range(min(tile, length - row)):
-                    for i in range(min(LANES, outs - block * LANES)):
-                        out = block * LANES + i
-                        y[(row + r) * outs + out] = buffer[r * LANES + i] + bias[out]
+                    for i in range(min(LANES, outs - out)):
+                        y[(row + r) * outs + out + i] = buffer[r * LANES + i]
+                    for i in range(min(LANES, len(bias) - out)):
+                        y[(row + r) * outs + out + i] += bias[out + i]
 
     rows_by_blocks.__qualname__ += f" {bits} {tile} {how}"  # the name under which it is cached
     return kernel(rows_by_blocks)

@@ -57,6 +57,14 @@ def linear(x: Array, weight: Weight, bias: Weight | None = None) -> Array:
     return y if bias is None else y + widen(bias, x.dtype)
 
 
+def linears(x: Array, *products: tuple[Weight, Weight | None]) -> tuple[Array, ...]:
+    """x [length, in], for every product a weight [out, in] and a bias [out] -> `linear` of each, [length, out]
+
+    As one operation, so that a backend need prepare x only once.
+    """
+    return tuple(linear(x, weight, bias) for weight, bias in products)
+
+
 def conv1d(x: Array, weight: Weight, bias: Weight, stride: int) -> Array:
     """Width 3, one zero of padding on both sides.  x [in, frames], weight [out, in, 3], bias [out] -> [out, ceil(frames / stride)]
 

@@ -63,6 +63,19 @@ def test_instructions_and_threads_do_not_change_a_bit(kernels: Any, bits: int, m
         assert len(results) == 1
 
 
+@ISAS
+@pytest.mark.parametrize("length", [1, 13])
+def test_several_products_round_their_input_once(kernels: Any, isa: str, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(kernels, isa)
+    x, floats, bias = random(length, 100), random(20, 100, seed=1), random(33)
+    products = [(quantise(random(33, 100, seed=2), 8), bias), (quantise(random(40, 100, seed=3), 4), None), (floats, None)]
+    alone = [kernels.linear(x, *product).tobytes() for product in products]
+    quantised, original = [], part("linear_quantised")._quantised
+    monkeypatch.setattr(part("linear_quantised"), "_quantised", lambda *arguments: quantised.append(1) or original(*arguments))
+    assert [y.tobytes() for y in kernels.linears(x, *products)] == alone
+    assert len(quantised) == 1
+
+
 @compiled_only
 @BITS
 def test_an_output_does_not_depend_on_the_other_rows(kernels: Any, bits: int) -> None:
