@@ -5,7 +5,8 @@ codes are summed exactly, and the sum, times both scales, is added to a tile of 
 offset times the group's sum of activations. W is read once, in place, as it lies in the file.
 
 Every output is summed by one thread, over the groups in order, in the same way whatever the instructions: bits do not depend on
-either. One row of x (decoding) is a race for memory, many are one for arithmetic; only the number of rows in a tile differs.
+either. One row of x (decoding) is a race for memory, many are one for arithmetic; the number of rows in a tile differs, and one
+row asks for weights before it needs them.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from qwenaudio_np.quantised import GROUP, Quantised, blocks_and_groups
 from . import isa, parallel
 from .arrays import readable
 from .compile_cache import kernel
-from .simd import add_outer, store, zeros
-from .simd_integer import add_scaled, group_sums
+from .simd import add_outer, prefetch, store, zeros
+from .simd_integer import add_scaled, group_sums, round_group
 from .simd_python import LANES
 
 TILE = {"avx512vnni": 12, "avx2": 4, "plain": 4}  # rows of x at once: as many sums as the registers hold
+ROUNDED = 16  # rows of x per piece of work when they are rounded
 BLOCKS = 4  # blocks of 16 rows of W per piece of work: they stay in the second-level cache while all of x passes by
+AHEAD = 2048  # bytes of codes between what is asked for and what is used: the CPU by itself starts anew at every page of 4096
 SHARES = 4  # pieces of work per thread where W is streamed, as in linear.py
-LARGEST_FINITE = np.int32(0x7F7FFFFF)  # bits of float32, as a whole number
 
 
 def by_groups(x: Array) -> Callable[[Quantised, Stored, Array], list[Callable[[], object]]]:
@@ -55,39 +57,30 @@ def _quantised(x: Array, padded: int) -> tuple[Stored, Stored, Stored]:
     groups = -(-x.shape[1] // GROUP)
     codes = np.zeros(padded * groups * GROUP, np.int8)
     scales, totals = np.zeros(padded * groups, np.float32), np.zeros(padded * groups, np.int32)
-    flat = readable(x)
-    parallel.run(lambda row: _quantise_row(flat, flat.view(np.int32), x.shape[1], row, codes, scales, totals), len(x), x.size)
+    flat, width = readable(x), x.shape[1]
+    parallel.run(lambda i: _quantise_rows(flat, width, i * ROUNDED, codes, scales, totals), -(-len(x) // ROUNDED), x.size)
     return readable(codes), readable(scales), readable(totals)
 
 
 @kernel
-def _quantise_row(x: Array, bits: Array, width: int, row: int, codes: Array, scales: Array, totals: Array) -> None:
-    """One row of x, `bits` the same memory as whole numbers: magnitudes are ordered like their bits, infinity and NaN above all."""
-    groups = (width + GROUP - 1) // GROUP
-    for group in range(groups):
-        first, count = row * width + group * GROUP, min(GROUP, width - group * GROUP)
-        highest, where = np.int32(0), first
-        for i in range(first, first + count):
-            magnitude = bits[i] & np.int32(0x7FFFFFFF)
-            if magnitude > highest:
-                highest, where = magnitude, i
-        largest, at = abs(x[where]), row * groups + group
-        inverse = np.float32(127) / largest
-        if highest > LARGEST_FINITE:
-            scales[at] = np.nan
-        elif inverse < np.inf:
-            total = np.int32(0)
-            for i in range(count):
-                code = np.int32(np.rint(x[first + i] * inverse))
-                codes[at * GROUP + i] = code
-                total += code
-            scales[at], totals[at] = largest / np.float32(127), total
+def _quantise_rows(x: Array, width: int, first: int, codes: Array, scales: Array, totals: Array) -> None:
+    """Rows first, ..., first + ROUNDED - 1 of x."""
+    whole, groups = width // GROUP, (width + GROUP - 1) // GROUP
+    rest = np.zeros(GROUP, np.float32)  # the last group, filled up with zeros
+    for row in range(first, min(first + ROUNDED, len(x) // width)):
+        for group in range(whole):
+            round_group(x, row * width + group * GROUP, codes, scales, totals, row * groups + group)
+        if whole < groups:
+            for i in range(width - whole * GROUP):
+                rest[i] = x[row * width + whole * GROUP + i]
+            round_group(rest, 0, codes, scales, totals, row * groups + whole)
 
 
 @functools.cache
 def _compiled(bits: int, tile: int, how: str) -> Any:
     """The kernel for weights of `bits`, `tile` rows of x at once."""
     group_bytes, has_offsets = 64 * bits, bits == 4
+    streamed, ahead = tile == 1, AHEAD // group_bytes
 
     def rows_by_blocks(
         codes: Array, scales: Array, totals: Array, shared: Array, w: Array, w_scales: Array, offsets: Array, bias: Array, y: Array,
@@ -98,6 +91,11 @@ def _compiled(bits: int, tile: int, how: str) -> Any:
             for block in range(first, min(first + count, (outs + LANES - 1) // LANES)):
                 sums, at = zeros(tile), row * groups
                 for group in range(block * groups, (block + 1) * groups):
+                    if streamed:
+                        prefetch(w, (group + ahead) * group_bytes, bits)
+                        prefetch(w_scales, (group + ahead) * LANES, 1)
+                        if has_offsets:
+                            prefetch(offsets, (group + ahead) * LANES, 1)
                     dots = group_sums(tile, bits, how, w, group * group_bytes, codes, at * GROUP, groups * GROUP, totals, at, groups)
                     sums = add_scaled(sums, dots, w_scales, group * LANES, scales, at, groups)
                     if has_offsets:
