@@ -14,7 +14,7 @@ from .attention import attention
 from .compile_cache import announce_compiling
 from .conv1d import conv1d
 from .isa import get_isa, set_isa
-from .linear import linear
+from .linear import linear, linears
 from .norms import layer_norm, rms_norm
 from .parallel import get_threads, set_threads
 from .quantise import quantise
@@ -31,6 +31,7 @@ __all__ = [
     "get_threads",
     "layer_norm",
     "linear",
+    "linears",
     "quantise",
     "rms_norm",
     "rotary",

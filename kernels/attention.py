@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 from qwenaudio_np import ops
-from qwenaudio_np.ops import Array
+from qwenaudio_np.ops import Array, Stored
 
 from . import parallel
 from .arrays import rows_of
@@ -31,10 +31,10 @@ FEW = 3  # up to so many queries are taken one by one
 HIDDEN = np.float32(-np.inf)
 
 
-def attention(q: Array, k: Array, v: Array, causal: bool) -> Array:
+def attention(q: Array, k: Stored, v: Stored, causal: bool) -> Array:
     """softmax(q k^T / sqrt(head_dim)) v, a head at a time.
 
-    q [heads, length, head_dim], k and v [heads, total, head_dim] -> [length, heads * head_dim]
+    q [heads, length, head_dim], k and v [heads, total, head_dim], as the cache holds them -> [length, heads * head_dim]
     causal: the queries are the last `length` of `total` positions, and each sees only itself and what came before.
     """
     if q.dtype != np.float32 or not q.size or not k.size:

@@ -10,6 +10,8 @@ Every output is summed by one thread in an order that depends on the shapes alon
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,28 +31,49 @@ PANELS = 8  # panels of 16 rows of W per piece of work: 128 KB stay in the secon
 DOTS = 4  # rows of W whose dot products run at once
 FEW = 8  # up to this many rows of x, turning W round would cost more than it saves
 SHARES = 4  # pieces of work per thread when W is streamed: few, for passing the global lock on takes as long as reading 1 MB
+NO_BIAS = readable(np.empty(0, np.float32))
+
+# weight, bias (float32, NO_BIAS for none), y -> the pieces of work that fill y
+Product = Callable[[Any, Stored, Array], list[Callable[[], object]]]
 
 
 def linear(x: Array, weight: Weight, bias: Weight | None = None) -> Array:
     """x [length, in], weight [out, in], bias [out] -> x @ weight.T + bias [length, out]"""
-    if isinstance(weight, Quantised):
-        return linear_quantised.linear(x, weight, bias)
-    if x.dtype != np.float32 or not x.size or not weight.size:
-        return ops.linear(x, weight, bias)  # float64 is for truth, not for speed; of nothing there is nothing to gain
-    flat = readable(weight)
+    return linears(x, (weight, bias))[0]
+
+
+def linears(x: Array, *products: tuple[Weight, Weight | None]) -> tuple[Array, ...]:
+    """x [length, in], for every product a weight [out, in] and a bias [out] -> x @ weight.T + bias of each, [length, out]
+
+    x is rounded, or repacked, once; then the pieces of all products are worked off in one go.
+    """
+    if x.dtype != np.float32 or not x.size or not all(len(weight) for weight, _ in products):
+        return ops.linears(x, *products)  # float64 is for truth, not for speed; of nothing there is nothing to gain
     x = np.ascontiguousarray(x)
-    y = np.empty((len(x), len(weight)), np.float32)
-    # y + -0.0 is y, for every y (0.0 would turn -0.0 into 0.0)
-    b = readable(np.full(len(weight), -0.0, np.float32) if bias is None else ops.widen(bias, x.dtype))
-    (_stream if len(x) <= FEW else _multiply)(x, flat, b, y)
-    return y
+    ways: dict[Callable[[Array], Product], Product] = {}
+    results, pieces = [], []
+    for weight, bias in products:
+        way = linear_quantised.by_groups if isinstance(weight, Quantised) else by_dots if len(x) <= FEW else by_panels
+        if way not in ways:
+            ways[way] = way(x)
+        y = np.empty((len(x), len(weight)), np.float32)
+        pieces += ways[way](weight, NO_BIAS if bias is None else readable(ops.widen(bias, x.dtype)), y)
+        results.append(y)
+    parallel.run(lambda i: pieces[i](), len(pieces), x.size * sum(len(weight) for weight, _ in products))
+    return tuple(results)
 
 
-def _stream(x: Array, weight: Stored, bias: Stored, y: Array) -> None:
-    width = x.shape[1]
-    rows = -(-len(bias) // (SHARES * parallel.get_threads() * DOTS)) * DOTS
-    out, flat = y.reshape(-1), readable(x)
-    parallel.run(lambda i: _dots(flat, weight, bias, out, width, i * rows, rows), -(-len(bias) // rows), x.size * len(bias))
+def by_dots(x: Array) -> Product:
+    """Products of few rows x [length, in]: W is streamed."""
+    flat, width = readable(x), x.shape[1]
+
+    def product(weight: Stored, bias: Stored, y: Array) -> list[Callable[[], object]]:
+        outs = len(weight)
+        rows = -(-outs // (SHARES * parallel.get_threads() * DOTS)) * DOTS
+        arrays = (flat, readable(weight), bias, y.reshape(-1))
+        return [partial(_dots, *arrays, width, outs, first, rows) for first in range(0, outs, rows)]
+
+    return product
 
 
 def _dot_products(count: int) -> Any:
@@ -74,9 +97,9 @@ several_dots, one_dot = _dot_products(DOTS), _dot_products(1)
 
 
 @kernel
-def _dots(x: Array, weight: Stored, bias: Array, y: Array, width: int, first: int, count: int) -> None:
+def _dots(x: Array, weight: Stored, bias: Array, y: Array, width: int, outs: int, first: int, count: int) -> None:
     """Outputs first, ..., first + count - 1 of every row of x. Rows of W stay in the cache while the rows of x pass by."""
-    outs, rows = len(bias), len(x) // width
+    rows = len(x) // width
     out, last = first, min(first + count, outs)
     while out < last:
         step = DOTS if out + DOTS <= last else 1
@@ -85,19 +108,25 @@ def _dots(x: Array, weight: Stored, bias: Array, y: Array, width: int, first: in
                 several_dots(x, row * width, weight, out * width, width, width, y, row * outs + out)
             else:
                 one_dot(x, row * width, weight, out * width, width, width, y, row * outs + out)
-            for i in range(out, out + step):
+            for i in range(out, min(out + step, len(bias))):
                 y[row * outs + i] += bias[i]
         out += step
 
 
-def _multiply(x: Array, weight: Stored, bias: Stored, y: Array) -> None:
+def by_panels(x: Array) -> Product:
+    """Products of many rows x [length, in]: x is repacked, and W turned round panel by panel."""
     length, width = x.shape
-    tiles, pieces = -(-length // ROWS), -(-len(bias) // (PANELS * LANES))
-    filled = np.empty(tiles * ROWS * width, np.float32)
-    flat, out = readable(x), y.reshape(-1)
+    tiles = -(-length // ROWS)
+    filled, flat = np.empty(tiles * ROWS * width, np.float32), readable(x)
     parallel.run(lambda i: _pack(flat, width, length, filled, i), tiles, x.size)
     packed = readable(filled)
-    parallel.run(lambda i: _panels(packed, weight, bias, out, width, length, i * PANELS * LANES), pieces, x.size * len(bias))
+
+    def product(weight: Stored, bias: Stored, y: Array) -> list[Callable[[], object]]:
+        outs = len(weight)
+        arrays = (packed, readable(weight), bias, y.reshape(-1))
+        return [partial(_panels, *arrays, width, length, outs, first) for first in range(0, outs, PANELS * LANES)]
+
+    return product
 
 
 @kernel
@@ -126,9 +155,9 @@ def turn(weight: Stored, at: int, step: int, rows: int, depth: int, panel: Array
 
 
 @kernel
-def _panels(packed: Array, weight: Stored, bias: Array, y: Array, width: int, length: int, first: int) -> None:
+def _panels(packed: Array, weight: Stored, bias: Array, y: Array, width: int, length: int, outs: int, first: int) -> None:
     """Outputs first, ..., first + PANELS * 16 - 1 of every row of x."""
-    outs, tiles = len(bias), -(-length // ROWS)
+    tiles = -(-length // ROWS)
     panels = min(PANELS, (outs - first + LANES - 1) // LANES)
     columns = panels * LANES
     buffer = np.empty(columns * DEPTH, np.float32)
@@ -147,4 +176,6 @@ def _panels(packed: Array, weight: Stored, bias: Array, y: Array, width: int, le
                 add_to(part, sums, tile * ROWS * columns + panel * LANES, columns)
     for row in range(length):
         for i in range(min(columns, outs - first)):
-            y[row * outs + first + i] = sums[row * columns + i] + bias[first + i]
+            y[row * outs + first + i] = sums[row * columns + i]
+        for i in range(min(columns, len(bias) - first)):
+            y[row * outs + first + i] += bias[first + i]

@@ -53,6 +53,17 @@ def zeros(typing: Any, rows: Any) -> Any:
     return Tile(rows.literal_value)(rows), generate
 
 
+@_instruction(simd_python.prefetch)
+def prefetch(typing: Any, array: Any, at: Any, lines: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        start = code.address(context, builder, array, args[0], args[1], code.I8)
+        for line in range(lines.literal_value):
+            code.prefetch(builder, builder.gep(start, [code.I32(64 * line)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, lines), generate
+
+
 @_instruction(simd_python.load)
 def load(typing: Any, array: Any, at: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -8,6 +8,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import models, register_model
 
+from qwenaudio_np.quantised import GROUP
+
 from . import integer_code, simd_python
 from . import vector_code as code
 from .simd import _instruction
@@ -26,6 +28,20 @@ class Sums(types.Type):
 class _SumsModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Sums) -> None:
         super().__init__(dmm, fe_type, ir.ArrayType(integer_code.WORDS, fe_type.rows))
+
+
+@_instruction(simd_python.round_group)
+def round_group(typing: Any, x: Any, x_at: Any, codes: Any, scales: Any, totals: Any, at: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x_, x_at_, codes_, scales_, totals_, at_ = args
+        halves = [code.load(context, builder, x, x_, code.step(builder, x_at_, x_at_.type(LANES), i), LANES) for i in (0, 1)]
+        rounded, scale, total = integer_code.rounded(builder, halves)
+        to = builder.mul(at_, at_.type(GROUP))
+        for array, kind, place, value in ((codes_, codes, to, rounded), (scales_, scales, at_, scale), (totals_, totals, at_, total)):
+            builder.store(value, code.address(context, builder, kind, array, place, value.type)).align = 1
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, codes, scales, totals, types.intp), generate
 
 
 @_instruction(simd_python.group_sums)

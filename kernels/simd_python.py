@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qwenaudio_np.quantised import GROUP, quantise_rows
+
 LANES = 16  # values per row of a tile
 BLOCK = 8  # rows and columns transposed at once
 
@@ -28,6 +30,10 @@ def read(array: Flat, at: int, count: int) -> NDArray[np.float32]:
 def fma(a: Any, b: Any, c: Any) -> Any:
     """a * b + c of float32 numbers or arrays; the product of two float32 is exact in float64"""
     return (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)
+
+
+def prefetch(array: Flat, at: int, lines: int) -> None:
+    """Have `lines` cache lines of 64 bytes, from array[at] on, brought near; past the end of the array too. Changes no number."""
 
 
 def zeros(rows: int) -> Tile:
@@ -115,6 +121,15 @@ def transpose(array: Flat, at: int, stride: int, out: NDArray[np.float32], out_a
 
 
 # --- whole numbers: a group is 32 columns, its weights lie as qwenaudio_np/quantised.py packs them -----------------------------
+
+
+def round_group(
+    x: NDArray[np.float32], x_at: int, codes: NDArray[np.int8], scales: NDArray[np.float32], totals: NDArray[np.int32], at: int
+) -> None:
+    """Group `at` of activations from x[x_at : x_at + 32]: codes[32 * at :][:32] and scales[at] as `quantise_rows` defines them; totals[at],
+    the sum of the codes."""
+    rounded, scale = quantise_rows(x[None, x_at : x_at + GROUP])  # [1, 1, 32] and [1, 1]
+    codes[GROUP * at :][:GROUP], scales[at], totals[at] = rounded.ravel(), scale[0, 0], rounded.sum()
 
 
 def group_sums(

@@ -16,7 +16,7 @@ from numba.core import cgutils
 
 from .simd_python import LANES
 
-I32, F32 = ir.IntType(32), ir.FloatType()
+I8, I32, F32 = ir.IntType(8), ir.IntType(32), ir.FloatType()
 VECTOR = ir.VectorType(F32, LANES)
 
 
@@ -45,6 +45,12 @@ def load(context: Any, builder: Any, array_type: Any, array: Any, at: Any, lanes
     raw = builder.load(address(context, builder, array_type, array, at, stored))
     raw.align = array_type.dtype.bitwidth // 8
     return _WIDEN[array_type.dtype](builder, raw)
+
+
+def prefetch(builder: Any, place: Any) -> None:
+    """Bring the cache line of an address near, for reading; no address is wrong."""
+    kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8"), [place, I32(0), I32(3), I32(1)])
 
 
 # --- vectors ----------------------------------------------------------------------------------------------------------------

@@ -7,17 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from qwenaudio_np.bfloat16 import to_bfloat16
 from qwenaudio_np.config import TextConfig
-from qwenaudio_np.ops import Array
+from qwenaudio_np.ops import Array, Stored
 
+KEPT = {"float32": np.float32, "bfloat16": np.uint16}  # what keys and values can be kept as: its name, and the type of the array
 FIRST_CAPACITY = 256  # positions; doubled whenever it is full, so that growing copies each row about once
 
 
 class KVCache:
     """Keys (after rotary) and values of all layers, `length` positions of them.
 
-    Each layer holds two arrays [heads, capacity, head_dim]; `append` returns views of the filled part. `ntk_alpha` is
-    that of the prefill which began the cache: the original keeps it while decoding, even across seq_length.
+    Each layer holds two arrays [heads, capacity, head_dim] of `dtype`; `append` returns views of the filled part. uint16 stands for
+    bfloat16, half the memory: new keys and values are rounded before anything reads them, in prefill and decoding alike.
+    `ntk_alpha` is that of the prefill which began the cache: the original keeps it while decoding, even across seq_length.
     """
 
     def __init__(self, config: TextConfig, dtype: np.dtype | type = np.float32) -> None:
@@ -26,17 +29,18 @@ class KVCache:
         self.ntk_alpha = 1.0
         self._limit = config.max_position_embeddings
         shape = (config.num_attention_heads, 0, config.head_dim)
-        self._keys = [np.empty(shape, self.dtype) for _ in range(config.num_hidden_layers)]
-        self._values = [np.empty(shape, self.dtype) for _ in range(config.num_hidden_layers)]
+        self._keys: list[Stored] = [np.empty(shape, self.dtype) for _ in range(config.num_hidden_layers)]
+        self._values: list[Stored] = [np.empty(shape, self.dtype) for _ in range(config.num_hidden_layers)]
 
-    def append(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
+    def append(self, layer: int, k: Array, v: Array) -> tuple[Stored, Stored]:
         """Write k and v [heads, new, head_dim] behind the first `length` positions of `layer`; return all keys and values
         [heads, length + new, head_dim]. `length` itself moves on only with `advance`, once all layers have been written."""
         total = self.length + k.shape[1]
         if total > self._keys[layer].shape[1]:
             self._grow(layer, total)
-        self._keys[layer][:, self.length : total] = k
-        self._values[layer][:, self.length : total] = v
+        halved = self.dtype == np.uint16
+        self._keys[layer][:, self.length : total] = to_bfloat16(k) if halved else k
+        self._values[layer][:, self.length : total] = to_bfloat16(v) if halved else v
         return self._keys[layer][:, :total], self._values[layer][:, :total]
 
     def advance(self, count: int) -> None:
@@ -47,7 +51,7 @@ class KVCache:
         """Forget everything from position `length` on."""
         self.length = min(self.length, length)
 
-    def view(self, layer: int) -> tuple[Array, Array]:
+    def view(self, layer: int) -> tuple[Stored, Stored]:
         """Keys and values of one layer, [heads, length, head_dim] each."""
         return self._keys[layer][:, : self.length], self._values[layer][:, : self.length]
 

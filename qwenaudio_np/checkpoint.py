@@ -93,12 +93,14 @@ def load_weights(
     *,
     positions: int = DEFAULT_POSITIONS,
     dtype: DTypeLike = np.float32,
+    kv: DTypeLike | None = None,
     force: bool = False,
     weights: str | None = None,
     progress: Progress | None = None,
     quantise: Quantise = quantise,
 ) -> Weights:
-    """Map the weights of a checkpoint folder after checking names, shapes, types and the memory for `positions` positions.
+    """Map the weights of a checkpoint folder after checking names, shapes, types and the memory for `positions` positions, computed
+    in `dtype`, keys and values kept as `kv` (None: as `dtype`).
 
     `force` skips the memory check alone. `weights` is the type they shall have, one of WEIGHTS; None: as stored.
     `quantise` does that, `progress` hears of it.
@@ -115,7 +117,7 @@ def load_weights(
     if not force:
         entries = {name: files[holder[name]].header.tensors[name] for name in wanted}
         nbytes = sum(planned_bytes(name, entry.shape, entry.nbytes, weights) for name, entry in entries.items())
-        require_memory(needed_bytes(config, nbytes, positions, dtype), available_bytes())
+        require_memory(needed_bytes(config, nbytes, positions, dtype, kv), available_bytes())
     arrays = _assembled({name: files[holder[name]].tensor(name).array for name in wanted}, config)
     stored = Weights(arrays, tied=config.text.tie_word_embeddings)
     if weights in (None, stored.label):

@@ -161,7 +161,7 @@ def _open_model(arguments: Namespace, progress: console.Progress) -> tuple[QwenA
             progress(f"{arguments.weights} weights made: {10 * tenth} %")
             last = tenth
 
-    model = load(folder, arguments.backend, dtype, arguments.threads, arguments.force, arguments.weights, count, progress)
+    model = load(folder, arguments.backend, dtype, arguments.threads, arguments.force, arguments.weights, count, progress, arguments.kv)
     return model, time.perf_counter() - begin
 
 

@@ -53,8 +53,7 @@ def _attend(
 
 def _feed_forward(h: Array, w: Callable[[str], Weight], ops: Ops) -> Array:
     """h [length, hidden] -> [length, hidden] by way of [length, inner]: SwiGLU with the silu on w2."""
-    value = ops.linear(h, w("mlp.w1.weight"))
-    gate = ops.linear(h, w("mlp.w2.weight"))
+    value, gate = ops.linears(h, (w("mlp.w1.weight"), None), (w("mlp.w2.weight"), None))  # [length, inner] each
     return ops.linear(ops.gated_silu(value, gate), w("mlp.c_proj.weight"))
 
 

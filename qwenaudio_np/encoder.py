@@ -61,9 +61,10 @@ def _block(x: Array, prefix: str, weights: Weights, config: AudioConfig, ops: Op
     """x [T, state] -> [T, state]: attention and a feed-forward part, each after a LayerNorm and added to the stream."""
     w = under(prefix, weights)
     h = ops.layer_norm(x, w("attn_ln.weight"), w("attn_ln.bias"))
-    q = split_heads(ops.linear(h, w("attn.query.weight"), w("attn.query.bias")), config.n_head)  # [heads, T, head_dim]
-    k = split_heads(ops.linear(h, w("attn.key.weight")), config.n_head)  # no bias: it would move all scores of a row alike
-    v = split_heads(ops.linear(h, w("attn.value.weight"), w("attn.value.bias")), config.n_head)
+    query = w("attn.query.weight"), w("attn.query.bias")
+    key = w("attn.key.weight"), None  # no bias: it would move all scores of a row alike
+    value = w("attn.value.weight"), w("attn.value.bias")
+    q, k, v = (split_heads(part, config.n_head) for part in ops.linears(h, query, key, value))  # [heads, T, head_dim] each
     # The original scales q and k by head_dim^-1/4 each, which is the usual head_dim^-1/2 of the scores.
     x = x + ops.linear(ops.attention(q, k, v, causal=False), w("attn.out.weight"), w("attn.out.bias"))
     h = ops.layer_norm(x, w("mlp_ln.weight"), w("mlp_ln.bias"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from qwenaudio_np import backends
+from qwenaudio_np.cache import KEPT
 from qwenaudio_np.checkpoint import load_weights
 from qwenaudio_np.config import ModelConfig, load_config
 from qwenaudio_np.errors import MismatchError, UsageError, shown
@@ -30,6 +31,7 @@ def load(
     weights: str | None = None,
     progress: Progress | None = None,
     notice: Callable[[str], object] | None = None,
+    kv: str | None = None,
 ) -> QwenAudio:
     """Open a checkpoint folder (config.json, qwen.tiktoken, safetensors).
 
@@ -38,20 +40,24 @@ def load(
     for all models (default: all cores); a ThreadsWarning says so where NumPy cannot be held to it. force: load even where memory looks
     too small. weights: "float32", "bfloat16", "int8" or "int4" converts them while loading (default: as stored), telling
     `progress` how many of how many are done. notice: called with a line when kernels are compiled for the first time.
+    kv: "float32" or "bfloat16", how keys and values of past positions are kept (default: as `dtype`).
     Raises a QwenAudioError that says what is wrong with the folder.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype is {shown(dtype)}, expected float32 or float64")
+    if kv is not None and kv not in KEPT:
+        raise UsageError(f"kv is {shown(kv)}, expected float32 or bfloat16")
+    kept = DTYPES[dtype] if kv is None else KEPT[kv]
     limit_blas(threads)
     ops = backends.get(backend, threads, notice)
     config = load_config(path)
     tokenizer = Tokenizer.from_file(Path(path) / VOCABULARY_FILE, SPECIAL_TOKENS if config.audio else TEXT_TOKENS)
     check_vocabulary(config, tokenizer)
     loaded = load_weights(
-        path, config, dtype=DTYPES[dtype], force=force, weights=weights, progress=progress, quantise=ops.quantise
+        path, config, dtype=DTYPES[dtype], kv=kept, force=force, weights=weights, progress=progress, quantise=ops.quantise
     )
-    labels = {"model": str(path), "backend": backend, "weights": loaded.label}
-    return QwenAudio(config, loaded, tokenizer, ops, DTYPES[dtype], labels)
+    labels = {"model": str(path), "backend": backend, "weights": loaded.label, "kv": kv or dtype}
+    return QwenAudio(config, loaded, tokenizer, ops, DTYPES[dtype], labels, kept)
 
 
 def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:

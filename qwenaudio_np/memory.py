@@ -22,8 +22,9 @@ LISTED_FLOAT = 32  # bytes of one Python float in the list that the reference `e
 INTERPRETER = 300_000_000  # Python, NumPy, compiled kernels, the vocabulary
 
 
-def needed_bytes(config: ModelConfig, weight_bytes: int, positions: int, dtype: DTypeLike = np.float32) -> int:
-    """Estimate for one request of `positions` positions, prompt and answer together, computed in `dtype`.
+def needed_bytes(config: ModelConfig, weight_bytes: int, positions: int, dtype: DTypeLike = np.float32, kv: DTypeLike | None = None) -> int:
+    """Estimate for one request of `positions` positions, prompt and answer together, computed in `dtype`; keys and values kept as `kv`,
+    None: as `dtype`.
 
     Weights count whole although they are mapped: a model that does not fit is read from disk again for every token.
     """
@@ -31,7 +32,7 @@ def needed_bytes(config: ModelConfig, weight_bytes: int, positions: int, dtype: 
     encoder = _encoder_bytes(config.audio, itemsize) if config.audio else 0
     # Encoder and decoder do not work at the same time, so the larger of the two counts.
     working = max(encoder, _decoder_bytes(config.text, positions, itemsize))
-    return weight_bytes + cache_bytes(config.text, positions, itemsize) + working + INTERPRETER
+    return weight_bytes + cache_bytes(config.text, positions, np.dtype(dtype if kv is None else kv).itemsize) + working + INTERPRETER
 
 
 def cache_bytes(text: TextConfig, positions: int, itemsize: int) -> int:

@@ -42,13 +42,15 @@ class QwenAudio:
         ops: Ops,
         dtype: type = np.float32,
         labels: dict[str, str] | None = None,
+        kv: type | None = None,
     ) -> None:
         self.config = config
         self.weights = weights
         self.tokenizer = tokenizer
         self.ops = ops
         self.dtype = np.dtype(dtype)
-        self.labels = labels or {}  # model, backend, weights: what every result is marked with
+        self.kv = np.dtype(dtype if kv is None else kv)  # of cached keys and values; uint16 is bfloat16
+        self.labels = labels or {}  # model, backend, weights, kv: what every result is marked with
 
     def audio_config(self) -> AudioConfig:
         """The encoder's config. Raises UsageError for a text-only checkpoint."""
@@ -106,7 +108,7 @@ class QwenAudio:
         """
         alpha = ntk_alpha(len(x), self.config.text)
         shared = past.shared(x, alpha) if past else 0
-        cache = past.cache if past and shared else KVCache(self.config.text, self.dtype)
+        cache = past.cache if past and shared else KVCache(self.config.text, self.kv)
         cache.truncate(shared)
         cache.ntk_alpha = alpha
         return decode(x[shared:], cache, self.weights, self.config.text, self.ops, tap), cache

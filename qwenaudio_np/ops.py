@@ -57,6 +57,14 @@ def linear(x: Array, weight: Weight, bias: Weight | None = None) -> Array:
     return y if bias is None else y + widen(bias, x.dtype)
 
 
+def linears(x: Array, *products: tuple[Weight, Weight | None]) -> tuple[Array, ...]:
+    """x [length, in], for every product a weight [out, in] and a bias [out] -> `linear` of each, [length, out]
+
+    As one operation, so that a backend need prepare x only once.
+    """
+    return tuple(linear(x, weight, bias) for weight, bias in products)
+
+
 def conv1d(x: Array, weight: Weight, bias: Weight, stride: int) -> Array:
     """Width 3, one zero of padding on both sides.  x [in, frames], weight [out, in, 3], bias [out] -> [out, ceil(frames / stride)]
 
@@ -128,20 +136,21 @@ def softmax(x: Array) -> Array:
     return exps / exps.sum(axis=-1, keepdims=True)
 
 
-def attention(q: Array, k: Array, v: Array, causal: bool) -> Array:
+def attention(q: Array, k: Stored, v: Stored, causal: bool) -> Array:
     """softmax(q k^T / sqrt(head_dim)) v, a head at a time.
 
-    q [heads, length, head_dim], k and v [heads, total, head_dim] -> [length, heads * head_dim]
+    q [heads, length, head_dim], k and v [heads, total, head_dim], as the cache holds them -> [length, heads * head_dim]
     causal: the queries are the last `length` of `total` positions, and each sees only itself and what came before.
     """
     heads, length, head_dim = q.shape
     out = np.empty((length, heads, head_dim), q.dtype)
     for head in range(heads):
-        scores = q[head] @ k[head].T * (1.0 / math.sqrt(head_dim))  # [length, total]
+        keys, values = widen(k[head], q.dtype), widen(v[head], q.dtype)  # [total, head_dim]
+        scores = q[head] @ keys.T * (1.0 / math.sqrt(head_dim))  # [length, total]
         if causal:
             future = np.triu(np.ones(scores.shape, bool), k=scores.shape[1] - length + 1)  # the queries are the last rows
             scores[future] = -np.inf
-        out[:, head] = softmax(scores) @ v[head]
+        out[:, head] = softmax(scores) @ values
     return out.reshape(length, heads * head_dim)
 
 

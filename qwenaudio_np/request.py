@@ -34,7 +34,7 @@ class Result:
     stop_reason: str  # "stop", "length", "context", or "interrupted" (Ctrl-C: what was there so far is kept)
     timings: dict[str, float]
     clips: list[Clip] = field(default_factory=list)
-    labels: dict[str, str] = field(default_factory=dict)  # model, backend, weights
+    labels: dict[str, str] = field(default_factory=dict)  # model, backend, weights, kv
 
     @property
     def tokens_per_second(self) -> float:
@@ -76,7 +76,7 @@ def answer(
         ready = prepare(model, prompt, audio, **request)
     if not force:  # the weights were counted when they were opened
         positions = min(len(ready.prompt.ids) + ready.max_new_tokens, model.config.text.max_position_embeddings)
-        require_memory(needed_bytes(model.config, 0, positions, model.dtype), available_bytes())
+        require_memory(needed_bytes(model.config, 0, positions, model.dtype, model.kv), available_bytes())
     # "interrupted" stands until the last step has set another reason
     result = Result("", [], list(ready.prompt.ids), "interrupted", timings, list(ready.clips), dict(model.labels))
     text = _Text(model.tokenizer, stream)

@@ -5,7 +5,7 @@ Names, k counting clips and i layers (no batch axis):
     audio.k.mel [mels, 2T]  audio.k.conv1 [state, 2T]  audio.k.conv2 [state, T] (both before GELU)  audio.k.blocks.i [T, state]
     audio.k.ln_post [N, state]  audio.k.proj [N, hidden]
     decoder.embed [L, hidden]  decoder.h.i [L, hidden]  decoder.ln_f [L, hidden]  decoder.logits [L, vocabulary]
-    decoder.h.i.key_cache and .value_cache [L, heads, head_dim] (keys after rotary)
+    decoder.h.i.key_cache and .value_cache [L, heads, head_dim] (keys after rotary; rounded, if they are kept so)
     generate.logits [steps, vocabulary]  generate.ids [steps]  prompt.ids [L]
 """
 
@@ -24,6 +24,7 @@ import numpy as np
 from qwenaudio_np.errors import UsageError
 from qwenaudio_np.generate import generate_ids, stop_ids
 from qwenaudio_np.memory import available_bytes, needed_bytes, require_memory
+from qwenaudio_np.ops import widen
 from qwenaudio_np.prepare import prepare, read_clips
 from qwenaudio_np.sampler import greedy
 
@@ -61,7 +62,7 @@ def trace(
         clips, chat_format = tuple(read_clips(model, audio)), model.config.generation.chat_format
     if not force:
         logits = 2 * len(ids) * model.config.text.vocab_size * model.dtype.itemsize  # of all positions, computed and kept
-        require_memory(needed_bytes(model.config, logits, len(ids), model.dtype), available_bytes())
+        require_memory(needed_bytes(model.config, logits, len(ids), model.dtype, model.kv), available_bytes())
     taps: dict[str, np.ndarray] = {"prompt.ids": np.asarray(ids, np.int64)}
 
     def tap(name: str, value: np.ndarray) -> None:
@@ -73,7 +74,7 @@ def trace(
     hidden, cache = model.prefill(x, tap)
     tap("decoder.logits", model.logits(hidden))
     for layer in range(model.config.text.num_hidden_layers):
-        keys, values = cache.view(layer)  # [heads, L, head_dim]
+        keys, values = (widen(kept, model.dtype) for kept in cache.view(layer))  # [heads, L, head_dim]
         tap(f"decoder.h.{layer}.key_cache", keys.transpose(1, 0, 2))
         tap(f"decoder.h.{layer}.value_cache", values.transpose(1, 0, 2))
     if steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from qwenaudio_np.cache import FIRST_CAPACITY, KVCache
 from qwenaudio_np.config import TextConfig, parse_config
 from qwenaudio_np.decoder import decode, ntk_alpha
+from tests import naive
+from tests.kernel_parts import random
 from tests.make_checkpoint import TEXT, distance, make_checkpoint, open_model
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
@@ -85,6 +88,31 @@ def test_dtype_is_kept_and_bytes_are_counted(dtype: type) -> None:
     keys, values = cache.append(0, rows(5, dtype=np.float64), rows(5, dtype=np.float64))
     assert keys.dtype == values.dtype == cache.dtype == dtype
     assert cache.nbytes == 2 * 2 * FIRST_CAPACITY * 12 * np.dtype(dtype).itemsize, "only the first layer has taken memory"
+
+
+def nearest_bfloat16(value: float) -> float:
+    """By exact arithmetic: of the numbers with 8 bits of fraction around it the nearest, the even one of two."""
+    if value == 0:
+        return value
+    unit = 2.0 ** (math.frexp(value)[1] - 8)
+    return round(value / unit) * unit  # Python's round takes the even one
+
+
+def test_bfloat16_rounds_and_takes_half() -> None:
+    """600 positions, growing twice; 1 + 2^-8 and 1 + 3 * 2^-8 lie between two neighbours."""
+    cache, full = KVCache(small(max_position_embeddings=600), np.uint16), KVCache(small(max_position_embeddings=600))
+    k, v = random(2, 600, 12), random(2, 600, 12, seed=1)
+    k[0, 0, :2] = 1 + 2**-8, 1 + 3 * 2**-8
+    for start in range(0, 600, 60):
+        for layer in range(2):
+            for one in (cache, full):
+                keys, values = one.append(layer, k[:, start : start + 60], v[:, start : start + 60])
+        cache.advance(60)
+        full.advance(60)
+    keys, values = cache.view(1)
+    assert keys.dtype == values.dtype == np.uint16 and 2 * cache.nbytes == full.nbytes
+    for given, kept in ((k, keys), (v, values)):
+        assert naive.wide(kept).ravel().tolist() == [nearest_bfloat16(value) for value in given.ravel().tolist()]
 
 
 def test_layers_do_not_share_memory() -> None:
@@ -175,6 +203,22 @@ def test_steps_keep_the_alpha_of_the_prefill(golden: Path, ops: Any) -> None:
     other = decode(model.embed(ids), started(model, 70), model.weights, model.config.text, ops)
     assert distance(logits, model.logits(same)[60:]) < 1e-12
     assert distance(logits, model.logits(other)[60:]) > 0.1
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 2e-2)])
+def test_every_split_equals_one_pass_in_bfloat16(folder: Path, ops: Any, dtype: type, tolerance: float) -> None:
+    """Float32 sums differ in their last bits from split to split, which now and then rounds a key the other way: by 2^-8 of itself."""
+    model = open_model(folder, ops, dtype)
+    x = model.embed(words(LENGTH))
+    for split in (1, 33, 69):
+        cache = KVCache(model.config.text, np.uint16)
+        cache.ntk_alpha = ntk_alpha(LENGTH, model.config.text)
+        pieces = [decode(part, cache, model.weights, model.config.text, ops) for part in (x[:split], x[split:])]
+        if split == 1:
+            whole = np.concatenate(pieces)
+        assert distance(np.concatenate(pieces), whole) < tolerance
+    exact, _ = model.prefill(x)
+    assert 1e-4 < distance(whole, exact) < 0.1, "what the rounding costs"
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 2e-5)])

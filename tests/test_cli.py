@@ -98,7 +98,7 @@ def test_json_is_one_object_with_everything(run: Run) -> None:
     text = run(*request("-i", CLIP, CLIP, "-p", "hello")).out
     outcome = run(*request("-i", CLIP, CLIP, "-p", "hello", "--json"))
     report = json.loads(outcome.out)
-    keys = {"text", "token_ids", "prompt_ids", "audio", "stop", "timings", "tokens_per_second", "model", "backend", "weights"}
+    keys = {"text", "token_ids", "prompt_ids", "audio", "stop", "timings", "tokens_per_second", "model", "backend", "weights", "kv"}
     assert outcome.out.count("\n") == 1 and keys <= set(report)
     # 8531 samples: 53 mel frames, 27 positions, 13 vectors and the two rows around them.
     assert report["audio"] == [{"path": str(CLIP), "seconds": 8531 / 16000, "positions": 27, "tokens": 15}] * 2
@@ -226,6 +226,21 @@ def test_a_trace_holds_the_tensors_of_the_original(run: Run, tmp_path: Path) -> 
     assert (metadata["qwenaudio_np"], metadata["numpy"]) == (qwenaudio_np.__version__, np.__version__)
     assert len(metadata["config_sha256"]) == 64
     assert sorted(files_of(tmp_path)) == ["ids.json", "trace.safetensors"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_trace_with_keys_and_values_in_bfloat16(run: Run, tmp_path: Path, dtype: str) -> None:
+    words = ["-p", "hello", "-i", CLIP, "--dtype", dtype]
+    assert run(*tracing(*words, "-o", tmp_path / "full")).status == 0
+    assert run(*tracing(*words, "--kv", "bfloat16", "-o", tmp_path / "half")).status == 0
+    (full, about_full), (half, about_half) = read(tmp_path / "full"), read(tmp_path / "half")
+    assert (about_full["kv"], about_half["kv"]) == (dtype, "bfloat16")
+    for name in full:
+        assert half[name].dtype == full[name].dtype
+    first = [half["decoder.h.0.key_cache"], full["decoder.h.0.key_cache"]]  # nothing was rounded before these
+    assert not (first[0].astype(np.float32).view(np.uint32) & 0xFFFF).any()
+    np.testing.assert_allclose(*first, rtol=2**-8)
+    assert np.abs(half["decoder.logits"] - full["decoder.logits"]).max() > 0
 
 
 def test_a_trace_of_a_prompt_is_that_of_its_ids(run: Run, tmp_path: Path) -> None:

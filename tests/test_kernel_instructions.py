@@ -80,6 +80,21 @@ def test_instructions_on_tiles() -> None:
 
 
 @compiled_only
+def test_fetching_ahead_changes_nothing_and_may_pass_the_end() -> None:
+    prefetch, load, store = part("simd").prefetch, part("simd").load, part("simd").store
+
+    @numba.njit
+    def compiled(x: Any, out: Any) -> None:
+        prefetch(x, 0, 1)
+        prefetch(x, 1 << 40, 8)
+        store(load(x, 3), out, 0, 16)
+
+    x, out = stored("bfloat16", 40), np.zeros(16, np.float32)
+    compiled(x, out)
+    assert (out == part("simd_python").read(x, 3, 16)).all()
+
+
+@compiled_only
 @pytest.mark.parametrize("by_hand", [False, True])
 def test_every_float16_is_widened_exactly(by_hand: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     load, store = part("simd").load, part("simd").store

@@ -30,6 +30,8 @@ def kernels() -> Any:
 OPERATIONS: dict[str, Callable[[Any], NDArray[Any]]] = {
     "linear, one row": lambda k: k.linear(random(1, 2100), random(777, 2100)),
     "linear, many rows": lambda k: k.linear(random(37, 300), random(777, 300), random(777)),
+    "linears, one row": lambda k: np.concatenate(k.linears(random(1, 2100), (random(777, 2100), random(777)), (random(90, 2100), None)), 1),
+    "linears, many rows": lambda k: np.concatenate(k.linears(random(37, 300), (random(777, 300), None), (random(90, 300), random(90))), 1),
     "conv1d": lambda k: k.conv1d(random(20, 700), random(33, 20, 3), random(33), 2),
     "attention, one query": lambda k: k.attention(random(7, 1, 40), random(7, 600, 40), random(7, 600, 40), True),
     "attention, many queries": lambda k: k.attention(random(3, 400, 40), random(3, 450, 40), random(3, 450, 40), True),

@@ -63,6 +63,19 @@ def test_instructions_and_threads_do_not_change_a_bit(kernels: Any, bits: int, m
         assert len(results) == 1
 
 
+@ISAS
+@pytest.mark.parametrize("length", [1, 13])
+def test_several_products_round_their_input_once(kernels: Any, isa: str, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(kernels, isa)
+    x, floats, bias = random(length, 100), random(20, 100, seed=1), random(33)
+    products = [(quantise(random(33, 100, seed=2), 8), bias), (quantise(random(40, 100, seed=3), 4), None), (floats, None)]
+    alone = [kernels.linear(x, *product).tobytes() for product in products]
+    quantised, original = [], part("linear_quantised")._quantised
+    monkeypatch.setattr(part("linear_quantised"), "_quantised", lambda *arguments: quantised.append(1) or original(*arguments))
+    assert [y.tobytes() for y in kernels.linears(x, *products)] == alone
+    assert len(quantised) == 1
+
+
 @compiled_only
 @BITS
 def test_an_output_does_not_depend_on_the_other_rows(kernels: Any, bits: int) -> None:
@@ -96,12 +109,14 @@ def test_activations_that_are_no_numbers(kernels: Any) -> None:
 
 
 def test_activations_are_rounded_as_defined(kernels: Any) -> None:
-    x = random(9, 77) * np.float32(10.0) ** np.arange(-40, 37, dtype=np.float32)
-    codes, scales, totals = part("linear_quantised")._quantised(x, 10)
+    x = random(40, 77) * np.float32(10.0) ** np.arange(-40, 37, dtype=np.float32)
+    x[1], x[2, 5], x[3, 40], x[4, 70] = 0, np.nan, np.inf, -np.inf
+    x[5, :32], x[5, 0], x[6, :3] = np.arange(32) - 15.5, 127, (3e38, 1e-40, -3e38)  # halves go to the even number; a denormal
+    codes, scales, totals = part("linear_quantised")._quantised(x, 41)
     expected_codes, expected_scales = quantise_rows(x)
-    assert (codes.reshape(10, 3, 32)[:9] == expected_codes).all() and not codes[9 * 96 :].any()
-    assert (scales.reshape(10, 3)[:9] == expected_scales).all()
-    assert (totals.reshape(10, 3)[:9] == expected_codes.astype(int).sum(axis=2)).all()
+    assert (codes.reshape(41, 3, 32)[:40] == expected_codes).all() and not codes[40 * 96 :].any()
+    np.testing.assert_array_equal(scales.reshape(41, 3)[:40], expected_scales)
+    assert (totals.reshape(41, 3)[:40] == expected_codes.astype(int).sum(axis=2)).all()
 
 
 def test_what_is_left_to_the_definition(kernels: Any) -> None:

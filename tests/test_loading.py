@@ -38,7 +38,7 @@ def edit_config(folder: Path, **changes: object) -> None:
 
 def test_a_folder_becomes_a_model(folder: Path) -> None:
     model = load(folder)
-    assert model.labels == {"model": str(folder), "backend": "reference", "weights": "bfloat16"}
+    assert model.labels == {"model": str(folder), "backend": "reference", "weights": "bfloat16", "kv": "float32"}
     assert model.dtype == np.float32
 
 
@@ -73,7 +73,18 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
         load(folder)
 
 
-def test_unknown_dtype_and_backend() -> None:
+@pytest.mark.parametrize(("dtype", "kv", "kept"), [
+    ("float32", None, np.float32), ("float64", None, np.float64), ("float32", "bfloat16", np.uint16), ("float64", "float32", np.float32)
+])  # fmt: skip
+def test_how_keys_and_values_are_kept(folder: Path, dtype: str, kv: str | None, kept: type) -> None:
+    model = qwenaudio_np.load(folder, backend="reference", dtype=dtype, kv=kv)
+    hidden, cache = model.prefill(model.embed([1, 2, 3]))
+    assert (hidden.dtype, cache.dtype, model.labels["kv"]) == (np.dtype(dtype), kept, kv or dtype)
+
+
+def test_unknown_dtype_kv_and_backend() -> None:
+    with pytest.raises(UsageError, match="kv is 'int8', expected float32 or bfloat16"):
+        qwenaudio_np.load("x", kv="int8")
     with pytest.raises(UsageError, match="float16"):
         qwenaudio_np.load("x", dtype="float16")
     with pytest.raises(UsageError, match="cuda"):

@@ -61,6 +61,7 @@ def test_needed_bytes_grows_with_everything_it_depends_on() -> None:
     assert needed_bytes(config, WEIGHTS + 1, 2048) == needed + 1
     assert needed_bytes(config, WEIGHTS, 4096) > needed + 2048 * (1 << 20)
     assert needed_bytes(config, WEIGHTS, 2048, np.float64) > needed + 2048 * (1 << 20)
+    assert needed_bytes(config, WEIGHTS, 2048, np.float32, np.uint16) == needed - 1024 * (1 << 20), "half of keys and values"
     assert needed_bytes(text_only, WEIGHTS, 1) < needed_bytes(config, WEIGHTS, 1)
 
 

@@ -65,6 +65,15 @@ def test_linear_of_nothing(ops: Any, dtype: Any, rows: int, width: int, outs: in
     same(result, np.ones((rows, outs)) * (1 + width), dtype)
 
 
+@pytest.mark.parametrize("rows", [0, 1, 9])
+def test_linears_are_linear_of_each(ops: Any, dtype: Any, rows: int) -> None:
+    x, bias = random(dtype, rows, 40), stored("bfloat16", 17)
+    products = [(stored("bfloat16", 17, 40), bias), (stored("bfloat16", 33, 40, seed=2), None), (stored("float16", 5, 40), None)]
+    for one, (weight, b) in zip(ops.linears(x, *products), products, strict=True):
+        check(ops, "linear", x, weight, b)
+        assert one.dtype == dtype and one.tobytes() == ops.linear(x, weight, b).tobytes()
+
+
 # --- embedding, convolution, pooling ------------------------------------------------------------------------------------------
 
 

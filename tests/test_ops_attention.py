@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.checking import BOTH_FLOATS, check, random, same
+from tests import naive
+from tests.checking import BOTH_FLOATS, TINY, check, random, same, stored
 
 pytestmark = BOTH_FLOATS
 
@@ -34,6 +35,20 @@ def test_attention_takes_views_of_a_cache_and_of_heads_side_by_side(ops: Any, dt
     check(ops, "attention", q, cache[0, :, :21], cache[1, :, :21], causal=True)
     check(ops, "attention", q, cache[0, :, 20::-1], cache[1, :, 1:22], causal=False)
     check(ops, "attention", random(dtype, 12, length, 3).T, random(dtype, 12, 21, 3).T, cache[1, :, :21], causal=False)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 1, 300, 40), (2, 9, 300, 40)])
+def test_attention_over_bfloat16(ops: Any, dtype: Any, shape: tuple[int, int, int, int], causal: bool) -> None:
+    """Keys and values as a cache of half the size holds them; the twin gets what their bits stand for."""
+    heads, length, total, head_dim = shape
+    cache = stored("bfloat16", 2, heads, total + 3, head_dim)
+    k, v = cache[:, :, :total]
+    q = random(dtype, heads, length, head_dim)
+    expected, off = naive.attention(q.astype(np.float64), naive.wide(k), naive.wide(v), causal)
+    result = ops.attention(q, k, v, causal)
+    assert result.dtype == dtype
+    assert (abs(result - expected) <= off * float(np.finfo(dtype).eps) + TINY).all()
 
 
 @pytest.mark.parametrize("length", [1, 9])

@@ -30,7 +30,7 @@ def tone(golden: Path) -> Path:
 
 def test_a_result_says_where_it_came_from(model: QwenAudio, tone: Path) -> None:
     result = model.generate("why?", audio=[tone], max_new_tokens=4)
-    assert result.labels == {"model": model.labels["model"], "backend": "reference", "weights": "float32"}
+    assert result.labels == {"model": model.labels["model"], "backend": "reference", "weights": "float32", "kv": "float32"}
     assert list(result.timings) == ["audio", "encode", "prefill", "decode", "total"]
     assert result.timings["total"] == pytest.approx(sum(list(result.timings.values())[:-1]))
     assert len(result.token_ids) == 4 and result.stop_reason == "length"
