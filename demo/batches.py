@@ -1,0 +1,105 @@
+"""Clips of similar length together: from stored features to the tensors of a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demo import sizes
+from demo.examples import Entry, Example, examples
+from demo.features import stored
+from qwenaudio_np.special_tokens import AUDIO_START
+from qwenaudio_np.tokenizer import Tokenizer
+
+POOL = 4096  # clips that are sorted by length together
+ROWS = 48  # most clips of a batch
+CORRUPTED = 0.12  # share of the answer's tokens that the decoder is shown wrong, so that it listens rather than guesses
+
+
+Clip = tuple[Entry, np.ndarray]  # a clip's entry and its features [T, state]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step. Rows are prompts with their answers; each has one clip."""
+
+    ids: Tensor  # [rows, length]
+    targets: Tensor  # [rows, length], the next token where it is part of an answer, else -100
+    clips: Tensor  # [clips], the row of each clip
+    spans: Tensor  # [clips], where its `<audio>` stands
+    features: Tensor  # [clips, T, state]
+    positions: Tensor  # [clips]
+    speech: Tensor  # [clips that speak], their indices
+    spoken: list[list[int]]  # the transcript's ids of each of those
+
+
+class Feeder:
+    """All training clips, in a new order and with new tasks in every epoch; clips that appear meanwhile join at the next one."""
+
+    def __init__(self, data: Path, tokenizer: Tokenizer, budget: int) -> None:
+        self.data, self.tokenizer, self.budget = data, tokenizer, budget
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Batches of at most `budget` positions of sound and text, padding included."""
+        random = np.random.default_rng([7, number])
+        clips = [clip for clip in stored(self.data) if clip[0]["split"] == "train"]
+        order = random.permutation(len(clips))
+        for pool in np.split(order, range(POOL, len(order), POOL)):
+            groups = list(self._groups(sorted(pool, key=lambda k: clips[k][0]["positions"]), clips))
+            for k in random.permutation(len(groups)):
+                yield self._batch([clips[i] for i in groups[k]], random)
+
+    def _groups(self, ordered: list[int], clips: list[Clip]) -> Iterator[list[int]]:
+        group: list[int] = []
+        for k in ordered:  # the last of a group is its longest
+            size = clips[k][0]["positions"] // 2 + 60
+            if group and ((len(group) + 1) * size > self.budget or len(group) == ROWS):
+                yield group
+                group = []
+            group.append(k)
+        if group:
+            yield group
+
+    def _batch(self, clips: list[Clip], random: np.random.Generator) -> Batch:
+        asked = [examples(entry, entry["positions"] // 2, self.tokenizer, random) for entry, _ in clips]
+        return collate(asked, [(entry, mask(rows, random)) for entry, rows in clips], self.tokenizer, random)
+
+
+def mask(rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """[T, state] with up to two short spans of silence, as if a word had been coughed over."""
+    rows = rows.astype(np.float32)
+    for _ in range(random.integers(0, 3) if len(rows) > 100 else 0):
+        start = random.integers(0, len(rows) - 16)
+        rows[start : start + random.integers(4, 16)] = 0.0
+    return rows
+
+
+def collate(asked: list[Example], clips: list[Clip], tokenizer: Tokenizer, random: np.random.Generator) -> Batch:
+    """Examples and their features -> one padded batch."""
+    length, most = max(len(example.ids) for example in asked), max(len(rows) for _, rows in clips)
+    ids, targets = np.zeros((len(asked), length), np.int64), np.full((len(asked), length), -100, np.int64)
+    features = np.zeros((len(clips), most + most % 2, sizes.STATE), np.float32)
+    for row, (example, (_, rows)) in enumerate(zip(asked, clips, strict=True)):
+        n = len(example.ids)
+        ids[row, :n] = example.ids
+        targets[row, example.answer - 1 : n - 1] = example.ids[example.answer :]
+        wrong = example.answer + np.flatnonzero(random.random(n - example.answer) < CORRUPTED * (random.random() < 0.5))
+        ids[row, wrong] = random.integers(97, sizes.RANKS, len(wrong))
+        features[row, : len(rows)] = rows
+    start = tokenizer.special_ids[AUDIO_START]
+    speech = [k for k, (entry, _) in enumerate(clips) if entry["kind"] in ("read", "words")]
+    return Batch(
+        ids=torch.from_numpy(ids),
+        targets=torch.from_numpy(targets),
+        clips=torch.arange(len(clips)),
+        spans=torch.from_numpy((ids == start).argmax(1)),
+        features=torch.from_numpy(features),
+        positions=torch.tensor([len(rows) for _, rows in clips]),
+        speech=torch.tensor(speech, dtype=torch.long),
+        spoken=[tokenizer.encode(clips[k][0]["text"]) for k in speech],
+    )

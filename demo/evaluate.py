@@ -1,0 +1,142 @@
+"""What the exported model can do, on clips it never learned from: `python -m demo.evaluate --data build/demo MODEL`.
+
+Every clip whose split is "test" goes through the package itself, greedily, as a user would ask; the table counts clips and words.
+Errors are word errors (substituted, inserted, left out) over the words that were said.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import qwenaudio_np
+from demo.alignment import boundary_shifts, timed_words, word_errors
+from demo.clip_store import read_labels
+from demo.examples import Entry
+from qwenaudio_np.special_tokens import TAG_SHAPE
+from qwenaudio_np.tasks import task_prompt
+
+PEOPLE = ("asterisk_words", "asterisk_prompts", "klettres", "ktuberling", "librivox", "sphinx_words")
+# Parts of the people's word lists that hold what training taught: digits, numbers, letters. The rest are words of all kinds.
+TAUGHT_WORDS = ("digits joined", "letters", "letters joined", "numbers joined", "alpha", "commands")
+
+
+@dataclass
+class Score:
+    """Sums of one row of the table."""
+
+    clips: int = 0
+    words: int = 0
+    errors: int = 0
+    shifts: list[float] = field(default_factory=list)  # seconds, one per boundary of a matched word
+    right: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Score) -> None:
+        """Count another row's clips too."""
+        self.clips, self.words, self.errors = self.clips + other.clips, self.words + other.words, self.errors + other.errors
+        self.shifts += other.shifts
+        self.right.update(other.right)
+
+
+Job = tuple[argparse.Namespace, str]  # the command line, and the source to score
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("build/demo"))
+    parser.add_argument("--weights", help="float32, bfloat16, int8 or int4 (default: as stored)")
+    parser.add_argument("--limit", type=int, help="most clips of one source, evenly spread over it (default: all)")
+    parser.add_argument("--sources", nargs="*", help="only these")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--show", action="store_true", help="print every answer that is wrong")
+    parser.add_argument("model", type=Path)
+    arguments = parser.parse_args()
+    sources = arguments.sources or [path.stem for path in sorted((arguments.data / "clips").glob("*.jsonl"))]
+    scores: dict[str, Score] = defaultdict(Score)
+    with get_context("spawn").Pool(arguments.processes) as pool:
+        for found in pool.imap_unordered(score_source, [(arguments, source) for source in sources], chunksize=1):
+            for row, score in found.items():
+                scores[row].add(score)
+    print(table(scores))
+
+
+def score_source(job: Job) -> dict[str, Score]:
+    """The rows of one source's test clips, and the sums over all synthetic voices and all people."""
+    arguments, source = job
+    scores: dict[str, Score] = defaultdict(Score)
+    entries = [entry for entry in read_labels(arguments.data / "clips" / f"{source}.jsonl") if entry["split"] == "test"]
+    if not entries:
+        return {}
+    model = qwenaudio_np.load(arguments.model, weights=arguments.weights, threads=1)
+    step = max(1, len(entries) // arguments.limit) if arguments.limit else 1
+    for entry in entries[::step][: arguments.limit]:
+        ask = {"read": _score_speech, "words": _score_speech, "note": _score_note, "scene": _score_scene}[entry["kind"]]
+        score, wrong = ask(model, str(arguments.data / entry["file"]), entry)
+        for row in rows(entry, source):
+            scores[row].add(score)
+        if arguments.show and wrong:
+            print(f"{entry['file']}: {wrong}", flush=True)
+    return dict(scores)
+
+
+def rows(entry: Entry, source: str) -> list[str]:
+    """The rows of the table that a clip counts in."""
+    part = f", {entry['part']}" if entry.get("part") else ""
+    if entry["kind"] not in ("read", "words"):
+        return [f"{entry['kind']}: {source}{part}", f"{entry['kind']}: all"]
+    people = source in PEOPLE
+    taught = entry["kind"] == "read" or not people or entry.get("part") in TAUGHT_WORDS
+    total = f"{entry['kind']}: all {'people' if people else 'synthetic voices'}"
+    return [f"{entry['kind']}: {source}{part}", total if taught else f"{entry['kind']}: people, other words"]
+
+
+def run_task(model: Any, name: str, sound: str) -> str:
+    """The model's answer to a task of the base form."""
+    tags, task = task_prompt(name)
+    return str(model.generate(tags, sound, format="base", max_new_tokens=task.max_new_tokens, min_new_tokens=1).text)
+
+
+def _score_speech(model: Any, sound: str, entry: Entry) -> tuple[Score, str]:
+    said = entry["text"].split()
+    heard = TAG_SHAPE.sub(" ", run_task(model, "asr", sound)).split()
+    score = Score(1, len(said), word_errors(said, heard))
+    if entry["words"]:
+        timed = timed_words("<|0.00|>" + run_task(model, "timestamps", sound))
+        score.shifts = boundary_shifts([tuple(word) for word in entry["words"]], timed)
+    return score, f"{' '.join(said)!r} heard as {' '.join(heard)!r}" if score.errors else ""
+
+
+def _score_note(model: Any, sound: str, entry: Entry) -> tuple[Score, str]:
+    answer = run_task(model, "notes", sound)
+    right = {name: f"<|midi_{name}_{entry[name]}|>" in answer for name in ("pitch", "velocity")}
+    right["instrument"] = answer.endswith(f"<|instrument|>{entry['instrument']}")
+    wrong = "" if all(right.values()) else f"{entry['pitch']}, {entry['velocity']}, {entry['instrument']} heard as {answer}"
+    return Score(clips=1, right=Counter(right)), wrong
+
+
+def _score_scene(model: Any, sound: str, entry: Entry) -> tuple[Score, str]:
+    answer = run_task(model, "scene", sound)
+    right = answer == entry["text"]
+    return Score(clips=1, right=Counter(scene=right)), "" if right else f"{entry['text']} heard as {answer!r}"
+
+
+def table(scores: dict[str, Score]) -> str:
+    """The scores as a Markdown table."""
+    lines = ["| clips | count | words | word errors | word boundaries | right |", "|---|---|---|---|---|---|"]
+    for row, score in sorted(scores.items()):
+        errors = f"{100 * score.errors / score.words:.1f} %" if score.words else ""
+        shift = f"{1000 * np.mean(score.shifts):.0f} ms" if score.shifts else ""
+        right = ", ".join(f"{name} {100 * count / score.clips:.1f} %" for name, count in score.right.items())
+        lines.append(f"| {row} | {score.clips} | {score.words or ''} | {errors} | {shift} | {right} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The trained twin as a checkpoint in the original's layout: `python -m demo.export --data build/demo OUT`.
+
+Writes config.json, generation_config.json, qwen.tiktoken and model.safetensors (bfloat16).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from demo import sizes, words
+from demo.features import load_frozen
+
+GENERATION = {"chat_format": "chatml", "max_new_tokens": 256, "max_window_size": 6144}
+# The twin's names -> the checkpoint's. Everything of the decoder stands under `transformer.` as it is.
+EAR = f"audio.blocks.{sizes.FROZEN_BLOCKS}."
+
+
+def main() -> None:
+    """Write the folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("build/demo"))
+    parser.add_argument("--twin", type=Path, help="default: twin.pt of the data folder")
+    parser.add_argument("out", type=Path, help="folder to write, made if it is missing")
+    arguments = parser.parse_args()
+    state = torch.load(arguments.twin or arguments.data / "twin.pt", weights_only=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write(arguments.out, state["twin"], arguments.data / words.FILE)
+    print(f"{arguments.out}: step {state['step']}, {sum(path.stat().st_size for path in arguments.out.iterdir()) / 1e6:.1f} MB")
+
+
+def write(out: Path, twin: dict[str, Tensor], vocabulary: Path) -> None:
+    """The four files of a checkpoint."""
+    (out / "config.json").write_text(json.dumps(sizes.config(), indent=2) + "\n")
+    (out / "generation_config.json").write_text(json.dumps(GENERATION, indent=2) + "\n")
+    shutil.copyfile(vocabulary, out / words.FILE)
+    save_file(dict(sorted(tensors(twin).items())), out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)  # safetensors makes it private
+
+
+def tensors(twin: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The checkpoint's tensors: the frozen encoder's, and the twin's under their full names."""
+    frozen = {f"audio.{name}": tensor for name, tensor in load_frozen().state_dict().items()}
+    trained = {name.replace("audio.block.", EAR): tensor for name, tensor in twin.items()}
+    return {f"transformer.{name}": tensor.bfloat16().contiguous() for name, tensor in (frozen | trained).items()}
+
+
+if __name__ == "__main__":
+    main()

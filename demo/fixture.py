@@ -1,0 +1,65 @@
+"""What the twin computes from an exported checkpoint, kept for the tests: `python -m demo.fixture MODEL`.
+
+Writes tests/fixtures/embedded_model.safetensors: for one recording and the tags of speech recognition, the prompt's ids, the audio vectors
+and the logits behind the prompt, all by PyTorch in float32 from the checkpoint's bfloat16 weights. tests/test_embedded_model.py holds the
+package to them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from demo.export import EAR
+from demo.features import log_mel
+from demo.twin import Frozen, Twin
+from qwenaudio_np.prompt import base_prompt
+from qwenaudio_np.special_tokens import AUDIO_START
+from qwenaudio_np.tasks import task_prompt
+from qwenaudio_np.tokenizer import Tokenizer
+
+CLIP = Path("examples/ill_disposed.flac")
+OUT = Path("tests/fixtures/embedded_model.safetensors")
+
+
+def main() -> None:
+    """Write the fixture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    folder = parser.parse_args().model
+    frozen, twin = load(folder)
+    wave, _ = soundfile.read(CLIP, dtype="float32")
+    ids, vectors, logits = compute(frozen, twin, wave, Tokenizer.from_file(folder / "qwen.tiktoken"))
+    save_file({"ids": ids, "vectors": vectors, "logits": logits}, OUT)
+
+
+def load(folder: Path) -> tuple[Frozen, Twin]:
+    """The two halves of the twin, from an exported checkpoint."""
+    stored = {name.removeprefix("transformer."): array.float() for name, array in load_file(folder / "model.safetensors").items()}
+    frozen, twin = Frozen(), Twin()
+    own = set(twin.state_dict())
+    renamed = {name.replace(EAR, "audio.block."): array for name, array in stored.items()}
+    twin.load_state_dict({name: array for name, array in renamed.items() if name in own})
+    frozen.load_state_dict({name.removeprefix("audio."): array for name, array in renamed.items() if name not in own})
+    return frozen.eval(), twin.eval()
+
+
+@torch.inference_mode()
+def compute(frozen: Frozen, twin: Twin, wave: np.ndarray, tokenizer: Tokenizer) -> tuple[Tensor, Tensor, Tensor]:
+    """Prompt ids [length], audio vectors [N, hidden], logits of the last position [vocabulary]."""
+    features = frozen(log_mel(wave))
+    positions = torch.tensor([len(features)])
+    ids = torch.tensor(base_prompt(tokenizer, task_prompt("asr")[0], (len(features) // 2,)).ids)
+    span = (ids == tokenizer.special_ids[AUDIO_START]).nonzero()[0]
+    hidden, vectors = twin(ids[None], torch.zeros(1, dtype=torch.long), span, features[None], positions)
+    return ids, vectors[0].contiguous(), twin.logits(hidden[0, -1]).contiguous()
+
+
+if __name__ == "__main__":
+    main()

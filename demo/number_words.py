@@ -1,0 +1,36 @@
+"""Numbers in English words."""
+
+from __future__ import annotations
+
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+)
+_TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety"
+ONES, TENS = _ONES.split(), _TENS.split()
+LARGEST = 999_999_999
+
+
+def cardinal(number: int, with_and: bool = True) -> str:
+    """The words of 0 <= number <= LARGEST, "three hundred and five"; without `with_and` "three hundred five"."""
+    if not 0 <= number <= LARGEST:
+        raise ValueError(f"a number to be spoken must lie in 0..{LARGEST}, got {number}")
+    if number < 20:
+        return ONES[number]
+    if number < 100:
+        return TENS[number // 10] + (f" {ONES[number % 10]}" if number % 10 else "")
+    for size, name in ((1_000_000, "million"), (1000, "thousand"), (100, "hundred")):
+        if number >= size:
+            rest = number % size
+            link = " and" if with_and and 0 < rest < 100 else ""
+            return f"{cardinal(number // size, with_and)} {name}{link}" + (f" {cardinal(rest, with_and)}" if rest else "")
+    raise AssertionError("every number from 100 up is at least one hundred")
+
+
+def year(number: int) -> str:
+    """A year as it is read: "nineteen eighty four", "nineteen oh five", "two thousand and six", "nineteen hundred"."""
+    century, rest = divmod(number, 100)
+    if century % 10 == 0 and rest < 10:
+        return cardinal(number)
+    if rest == 0:
+        return f"{cardinal(century)} hundred"
+    return f"{cardinal(century)} {'oh ' if rest < 10 else ''}{cardinal(rest)}"

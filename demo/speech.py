@@ -1,0 +1,206 @@
+"""Writes the training speech: `python -m demo.speech --data build/demo`, resumable; `--only NAME ...` writes some of the sources.
+
+Each source of SOURCES becomes clips/<source>/<index>.flac (16 kHz, mono, 16 bits, 0.6 to 14 s) and a line for each clip in
+clips/<source>.jsonl: file, kind ("read" or "words"), text, words ([word, start, end] in seconds, or null), voice, split, seconds.
+A clip depends on its source and index alone, except that the noise inside joe's model is drawn anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from demo.assemble import assembled, padded, trimmed, warped
+from demo.texts import is_held_out, prose_pieces, spoken_string, spoken_word, word_string
+from demo.voices import RATE, Espeak, Festival, Flite, Hibari, Joe, Kokoro, Speech, Voice, WordTimes
+
+SHORTEST, LONGEST = 0.6, 14.0  # seconds
+PACE = {"read": (6.0, 28.0), "words": (1.5, 28.0)}  # letters a second; outside it the synthesiser went astray
+AUSTEN = Path("/usr/lib/R/site-library/janeaustenr/data/Rdata.rdb")
+CLIPS_AT_MOST = 20000
+
+_VARIANTS = (
+    "Alex Andy Annie Denis Gene Hugo Jacky Lee Marco Michael Mike adam anika benjamin boris caleb david ed edward f1 f2 f4 f5 "
+    "grandma grandpa iven john klatt2 klatt4 linda m1 m3 m4 m5 m7 m8 max miguel norbert paul quincy rob shelby steph victor"
+)
+_ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland")
+ESPEAK_TRAIN = tuple(f"{accent}+{variant}" for accent in _ACCENTS for variant in _VARIANTS.split())
+ESPEAK_TEST = ("en-us+f3", "en-us+m2", "en-gb+belinda", "en-gb+robert", "en-us+steph3")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One set of clips: who speaks what, until `hours` of sound or `clips` clips are written."""
+
+    name: str
+    voice: Callable[[], Voice]
+    kind: str
+    hours: float
+    split: str = "train"
+    clips: int = CLIPS_AT_MOST
+    warp: float = 0.0  # part of the clips that are played faster or slower
+    takes: int = 3  # recordings of each single word by each speaker
+
+
+_flite, _espeak = partial(Flite, ("rms", "slt", "awb")), partial(Espeak, ESPEAK_TRAIN)
+_slt = partial(Festival, ("cmu_us_slt_arctic_hts",))
+_kal, _kal2, _ked = partial(Flite, ("kal16",)), partial(Festival, ("kal_diphone",)), partial(Festival, ("ked_diphone",))
+_mixtures, _kumo = partial(Kokoro, ("mixture",)), partial(Kokoro, ("jm_kumo",))
+SOURCES = (
+    Source("hibari-read", Hibari, "read", 6.0, warp=0.7),
+    Source("flite-read", _flite, "read", 5.0, warp=0.5),
+    Source("hibari-words", Hibari, "words", 0.9, warp=0.7),
+    Source("flite-words", _flite, "words", 0.9, warp=0.5),
+    Source("joe-read", Joe, "read", 5.0, warp=0.7),
+    Source("joe-words", Joe, "words", 0.7, warp=0.7),
+    Source("espeak-read", _espeak, "read", 2.0),
+    Source("espeak-words", partial(Espeak, ESPEAK_TRAIN[::9]), "words", 0.5),
+    Source("festival-read", _slt, "read", 0.7, warp=0.5),
+    Source("festival-words", _slt, "words", 0.3, warp=0.5),
+    Source("kal-read", _kal, "read", 9, "test", 100),
+    Source("kal-words", _kal, "words", 9, "test", 100),
+    Source("kal-festival-read", _kal2, "read", 9, "test", 50),
+    Source("kal-festival-words", _kal2, "words", 9, "test", 50),
+    Source("ked-read", _ked, "read", 9, "test", 150),
+    Source("ked-words", _ked, "words", 9, "test", 150),
+    Source("espeak-test-read", partial(Espeak, ESPEAK_TEST), "read", 9, "test", 150),
+    Source("espeak-test-words", partial(Espeak, ESPEAK_TEST), "words", 9, "test", 150),
+    Source("kumo-read", _kumo, "read", 9, "test", 100, takes=1),
+    Source("kumo-words", _kumo, "words", 9, "test", 100, takes=1),
+    Source("kokoro-words", partial(Kokoro, ("mixture1", "mixture2", "mixture3")), "words", 0.4, takes=1),
+    Source("kokoro-read", _mixtures, "read", 4.0),
+)
+
+
+class Writer:
+    """Makes the clips of one source."""
+
+    def __init__(self, source: Source, pieces: list[tuple[str, str]]) -> None:
+        self.source, self.voice = source, source.voice()
+        test = source.split == "test"
+        mine = [piece for piece in pieces if is_held_out(piece[0]) == test]
+        order = np.random.default_rng(zlib.crc32(source.name.encode())).permutation(len(mine))
+        self.pieces = [mine[index] for index in order]
+        self._takes: dict[tuple[str, str, int], Speech] = {}
+
+    def clip(self, index: int) -> tuple[str, Speech] | None:
+        """The text and sound of clip `index`, or None where the synthesiser failed it."""
+        rng = np.random.default_rng([zlib.crc32(self.source.name.encode()), index])
+        speaker = self.voice.speakers[rng.integers(len(self.voice.speakers))]
+        try:
+            text, speech, silence = self._said(index, speaker, rng)
+        except ValueError:  # silent samples
+            return None
+        if rng.random() < self.source.warp:
+            speech = warped(speech, float(rng.uniform(0.88, 1.14)))
+        slowest, fastest = PACE[self.source.kind]
+        if not slowest < len(text) / (len(speech.samples) / RATE) < fastest:
+            return None
+        speech = padded(speech, *rng.uniform(0.05, silence, 2))
+        seconds = len(speech.samples) / RATE
+        speech = padded(speech, 0.0, max(0.0, SHORTEST - seconds))
+        return (text, speech) if seconds <= LONGEST else None
+
+    def _said(self, index: int, speaker: str, rng: np.random.Generator) -> tuple[str, Speech, float]:
+        """Text, trimmed speech, and the longest silence to put on each side of it."""
+        if self.source.kind == "read":
+            text, line = self.pieces[index % len(self.pieces)]
+            return text, self._in_one_go(text.split(), line, speaker, rng), 0.4
+        words = word_string(rng)
+        text = " ".join(words)
+        if index % 2:
+            return text, self._in_one_go(words, spoken_string(words, rng), speaker, rng), 1.0
+        return text, self._word_by_word(words, speaker, rng), 1.0
+
+    def _in_one_go(self, words: list[str], line: str, speaker: str, rng: np.random.Generator) -> Speech:
+        speech = trimmed(self.voice.say(line, speaker, rng))
+        times: WordTimes | None = None
+        if speech.words is not None and len(speech.words) == len(words):
+            times = [(word, start, end) for word, (_, start, end) in zip(words, speech.words, strict=True)]
+        return Speech(speech.samples, speech.speaker, times)
+
+    def _word_by_word(self, words: list[str], speaker: str, rng: np.random.Generator) -> Speech:
+        """Words that were spoken one by one, each in a random take, with gaps of 0.03 to 0.6 s."""
+        widest = rng.uniform(0.05, 0.6)
+        takes = [self._take(word, speaker, int(rng.integers(self.source.takes))) for word in words]
+        sounds = [(word, take.samples) for word, take in zip(words, takes, strict=True)]
+        samples, times = assembled(sounds, [float(gap) for gap in rng.uniform(0.03, widest, len(words) - 1)])
+        return Speech(samples, takes[0].speaker, times)
+
+    def _take(self, word: str, speaker: str, take: int) -> Speech:
+        key = (speaker, word, take)
+        if key not in self._takes:
+            rng = np.random.default_rng([zlib.crc32(f"{self.source.name} {speaker} {word}".encode()), take])
+            said = spoken_word(word)
+            speech = trimmed(self.voice.say(said[0].upper() + said[1:] + ".", speaker, rng))
+            self._takes[key] = Speech(speech.samples / np.abs(speech.samples).max(), speech.speaker)
+        return self._takes[key]
+
+
+def write(source: Source, pieces: list[tuple[str, str]], data: Path, until: float) -> None:
+    """Writes the missing clips of a source and says how fast; stops at the clock time `until`."""
+    lines = data / "clips" / f"{source.name}.jsonl"
+    (data / "clips" / source.name).mkdir(parents=True, exist_ok=True)
+    done = [json.loads(line) for line in lines.read_text("utf-8").splitlines()] if lines.exists() else []
+    seconds, count = sum(clip["seconds"] for clip in done), len(done)
+    index = int(Path(done[-1]["file"]).stem) + 1 if done else 0
+    if seconds >= source.hours * 3600 or count >= source.clips:
+        return
+    writer, began, before = Writer(source, pieces), time.monotonic(), seconds
+    with lines.open("a", encoding="utf-8", buffering=1) as log:
+        while seconds < source.hours * 3600 and count < source.clips and time.time() < until:
+            if (clip := writer.clip(index)) is not None:
+                record = _save(source, index, *clip, data)
+                log.write(json.dumps(record) + "\n")
+                seconds, count = seconds + record["seconds"], count + 1
+            index += 1
+    took = time.monotonic() - began
+    print(f"{source.name}: {count} clips of {index}, {seconds / 3600:.2f} h, {(seconds - before) / took:.1f} times real time", flush=True)
+
+
+def _save(source: Source, index: int, text: str, speech: Speech, data: Path) -> dict[str, object]:
+    file = f"clips/{source.name}/{index:05d}.flac"
+    soundfile.write(data / file, speech.samples, RATE, subtype="PCM_16")
+    words = None if speech.words is None else [[word, round(start, 3), round(end, 3)] for word, start, end in speech.words]
+    seconds = round(len(speech.samples) / RATE, 3)
+    return {
+        "file": file, "kind": source.kind, "text": text, "words": words, "voice": speech.speaker, "split": source.split, "seconds": seconds,
+    }  # fmt: skip
+
+
+def cached_pieces(data: Path, austen: Path) -> list[tuple[str, str]]:
+    """The prose, collected once into text/pieces.tsv."""
+    path = data / "text" / "pieces.tsv"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{label}\t{spoken}\n" for label, spoken in prose_pieces(austen)), "utf-8")
+    pairs = [line.split("\t") for line in path.read_text("utf-8").splitlines()]
+    return [(label, spoken) for label, spoken in pairs]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Write the training speech.")
+    parser.add_argument("--data", type=Path, default=Path("build/demo"), help="folder of the training data (build/demo)")
+    parser.add_argument("--austen", type=Path, default=AUSTEN, help="Rdata.rdb of Debian's r-cran-janeaustenr, where it is not installed")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[source.name for source in SOURCES], help="write these sources only")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so many minutes")
+    options = parser.parse_args()
+    until = time.time() + 60 * options.minutes
+    pieces = cached_pieces(options.data, options.austen)
+    chosen = [source for source in SOURCES if source.name in (options.only or [source.name])]
+    for source in sorted(chosen, key=lambda source: (options.only or [source.name]).index(source.name)):
+        write(source, pieces, options.data, until)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Text of the training speech: prose in pieces of 4 to 26 words, and strings of numbers, letters and command words.
+
+Everything here returns a pair (label, spoken): the label is what the model is to answer (lower case words and apostrophes), the spoken
+form is what a synthesiser reads (case and punctuation kept, abbreviations and numbers written out). Both hold the same words.
+
+Sources and licences of the prose: SOURCES.md. "Sense and Sensibility" is left out: the recordings that measure this model read from it.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from demo.number_words import ONES, cardinal, year
+
+Piece = tuple[str, str]
+
+ABBREVIATIONS = {
+    "Mr": "Mister", "Mrs": "Missus", "Dr": "Doctor", "St": "Saint", "Messrs": "Messieurs", "Capt": "Captain", "Col": "Colonel",
+    "Rev": "Reverend", "Prof": "Professor", "Gen": "General", "Esq": "Esquire", "vs": "versus",
+}
+SHORTEST, LONGEST = 4, 26  # words of a piece: LONGEST slow words fill about 14 seconds
+SHARES = {"austen": 1.0, "fortunes": 1.0, "bible": 0.35}  # part of each source's pieces that is used
+HELD_OUT = 20  # every HELD_OUT-th piece, by its own hash, is read by test voices only
+_FORTUNES = (
+    "computers cookie definitions disclaimer drugs education ethnic food fortunes goedel humorists kids law literature love medicine "
+    "men-women miscellaneous news paradoxum people perl pets platitudes politics riddles science sports startrek tao wisdom work"
+)
+
+
+def prose_pieces(austen: Path) -> list[Piece]:
+    """All usable pieces of prose, each once, in an order that depends on nothing but the text itself."""
+    found: dict[str, str] = {}
+    paragraphs = {"austen": austen_paragraphs(austen), "fortunes": fortune_paragraphs(), "bible": bible_paragraphs()}
+    for name, texts in paragraphs.items():
+        for label, spoken in (piece for text in texts for piece in pieces(text)):
+            if zlib.crc32(label.encode()) % 1000 < 1000 * SHARES[name]:
+                found.setdefault(label, spoken)
+    counts = Counter(word for label in found for word in label.split())
+    # A word that is nowhere else in the text is most often a misprint, a piece of code or a name that no rule can pronounce.
+    known = [(label, spoken) for label, spoken in found.items() if all(counts[word] > 1 for word in label.split())]
+    return sorted(known, key=lambda piece: zlib.crc32(piece[0][::-1].encode()))
+
+
+def is_held_out(label: str) -> bool:
+    """Whether a piece belongs to the test voices."""
+    return zlib.crc32(label.encode()) % HELD_OUT == 0
+
+
+def austen_paragraphs(path: Path) -> list[str]:
+    """Paragraphs of five novels from the R package janeaustenr: `path` is its data/Rdata.rdb, zlib streams of serialised vectors."""
+    blob, start, paragraphs = path.read_bytes(), 0, []
+    while start < len(blob):
+        inflate = zlib.decompressobj()
+        book = inflate.decompress(blob[start + 4 :])  # each stream follows its length, 4 bytes
+        start = len(blob) - len(inflate.unused_data)
+        lines = _serialised_strings(book)
+        if "SENSE AND SENSIBILITY" not in lines[0].upper():
+            paragraphs += "\n".join(lines).split("\n\n")
+    return paragraphs
+
+
+def _serialised_strings(data: bytes) -> list[str]:
+    """The strings of one serialised R character vector: each a CHARSXP header (00 04 00 09), a length, and its bytes."""
+    strings = []
+    header = b"\x00\x04\x00\x09"
+    at = data.index(header)
+    while data[at : at + 4] == header:
+        length = int.from_bytes(data[at + 4 : at + 8], "big")
+        strings.append(data[at + 8 : at + 8 + length].decode("utf-8"))
+        at += 8 + length
+    return strings
+
+
+def fortune_paragraphs() -> list[str]:
+    """The sayings of Debian's fortunes without their authors' lines."""
+    texts = [Path("/usr/share/games/fortunes", name).read_text("utf-8") for name in _FORTUNES.split()]
+    return [re.split(r"\n\s*-- ", saying)[0] for text in texts for saying in text.split("\n%\n")]
+
+
+def bible_paragraphs() -> list[str]:
+    """The verses of the King James Version, read with Debian's bible-kjv."""
+    lines = subprocess.run(["bible", "-f", "gen1:1-rev22:21"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line.partition(" ")[2].replace("LORD", "Lord") for line in lines]
+
+
+def pieces(paragraph: str) -> list[Piece]:
+    """The usable pieces of a paragraph: long sentences cut at their commas, short neighbours joined to a length drawn by their text."""
+    parts = [part for sentence in re.split(r"(?<=[.!?])\s+", write_out(paragraph)) for part in _cut(sentence)]
+    found: list[Piece] = []
+    wanted = 0  # words of the last piece, at which it takes no more
+    for part in parts:
+        label = label_of(part)
+        words = label.split() if label else []
+        if label is None or len(words) > LONGEST:
+            wanted = 0
+        elif found and len(found[-1][0].split()) + len(words) <= wanted:
+            found[-1] = (f"{found[-1][0]} {label}", f"{found[-1][1]} {part}")
+        else:
+            found.append((label, part))
+            wanted = SHORTEST + zlib.crc32(label.encode()) % (LONGEST - SHORTEST + 1)
+    return [piece for piece in found if len(piece[0].split()) >= SHORTEST]
+
+
+def _cut(sentence: str) -> list[str]:
+    """A sentence in parts of at most LONGEST words, cut after a comma, semicolon or colon."""
+    parts = [""]
+    for clause in re.findall(r"[^,;:]+[,;:]?", sentence):
+        if len((parts[-1] + clause).split()) > LONGEST and parts[-1]:
+            parts.append("")
+        parts[-1] = (parts[-1] + " " + clause.strip()).strip()
+    return parts
+
+
+def write_out(text: str) -> str:
+    """Text with its abbreviations and numbers as words and only the punctuation that every synthesiser reads alike."""
+    text = text.translate(str.maketrans("’‘“”\t\n", "''\"\"  ", "_"))
+    text = re.sub(r"\b(" + "|".join(ABBREVIATIONS) + r")\.", lambda match: ABBREVIATIONS[match[1]], text)
+    text = re.sub(r"(?<![\w.,:/$-])\d{1,4}(?![\w:/%-]|[.,]\d)", lambda match: _number_words(match[0]), text)
+    text = re.sub(r"\s*(?:--+|—)\s*|\s+-\s+", ", ", text)
+    text = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text, flags=re.IGNORECASE)
+    text = re.sub(r"(?<!\w)'+|'+(?!\w)|[\"()]", " ", text)  # an apostrophe inside a word stays, quotation marks go
+    text = re.sub(r"([,;:.!?])(?:\s*[,;:.])+", r"\1", text)
+    return re.sub(r"\s+([,;:.!?])", r"\1", re.sub(r"\s+", " ", text)).strip(" ,;:")
+
+
+def _number_words(digits: str) -> str:
+    number = int(digits)
+    return year(number) if 1100 <= number <= 1999 else cardinal(number)
+
+
+def label_of(spoken: str) -> str | None:
+    """The words of a spoken form, or None where it holds anything that its words do not say (signs, codes, acronyms, initials)."""
+    words = re.sub(r"[,;:.!?]", " ", spoken).split()
+    plain = all(re.fullmatch(r"[A-Za-z]+(?:'[A-Za-z]+)*", word) for word in words)
+    if not plain or any(word.isupper() and word not in ("I", "A", "O") for word in words) or re.search(r"[.!?,;:]\S", spoken):
+        return None
+    if any(len(word) == 1 and word not in "aAIO" for word in words) or re.match(r"\w:", spoken):
+        return None
+    return " ".join(words).lower()
+
+
+# Strings of words
+
+LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
+DIGITS = tuple(ONES[:10])
+_COMMANDS = (
+    "yes no on off up down left right stop go start pause play next previous open close volume louder quieter forward backward follow "
+    "learn happy house marvin sheila tree visual wow bed bird cat dog light lights music door window call cancel repeat help hello "
+    "back home menu select delete save turn set timer alarm increase decrease lamp kitchen bedroom mute answer record message thanks"
+)
+COMMANDS = tuple(_COMMANDS.split())
+_PHRASES = (
+    "turn left|turn right|turn on the light|turn off the light|turn off the music|volume up|volume down|go back|go forward|go home|"
+    "play music|stop the music|next page|previous page|open the door|close the door|open the window|set an alarm|set a timer|"
+    "start recording|stop recording|call back|help me|turn up the volume|turn down the volume|switch on the lamp|pause the music|"
+    "please wait|try again|good morning|good night|thank you|lights on|lights off|yes please|no thanks|repeat the message|"
+    "cancel the call|delete the message|save and close|select all|bed and house|cat and dog"
+)
+PHRASES = tuple(_PHRASES.split("|"))
+
+
+def word_string(rng: np.random.Generator) -> list[str]:
+    """A string of 1 to about 12 words: digits, numbers, letters, commands, phrases, or several of them."""
+    makers = (_digits, _digits, _number, _letters, _commands, _commands, _phrase, _mixed)
+    return makers[rng.integers(len(makers))](rng)
+
+
+def _digits(rng: np.random.Generator) -> list[str]:
+    names = (*DIGITS[1:], "oh") if rng.random() < 0.25 else DIGITS
+    return [names[index] for index in rng.integers(0, 10, rng.integers(1, 10))]
+
+
+def _letters(rng: np.random.Generator) -> list[str]:
+    return [LETTERS[index] for index in rng.integers(0, 26, rng.integers(1, 8))]
+
+
+def _commands(rng: np.random.Generator) -> list[str]:
+    return [COMMANDS[index] for index in rng.integers(0, len(COMMANDS), rng.integers(1, 6))]
+
+
+def _phrase(rng: np.random.Generator) -> list[str]:
+    return PHRASES[rng.integers(len(PHRASES))].split()
+
+
+def _number(rng: np.random.Generator) -> list[str]:
+    kind = rng.integers(6)
+    number = int(10 ** rng.uniform(1, 6))
+    if kind == 0:
+        return year(int(rng.integers(1100, 2100))).split()
+    if kind == 1:
+        return [*cardinal(int(rng.integers(1, 100))).split(), "dollars", "and", *cardinal(int(rng.integers(2, 100))).split(), "cents"]
+    if kind == 2:
+        return [*cardinal(int(rng.integers(0, 100))).split(), "point", *_digits(rng)[:3]]
+    if kind == 3:
+        return [*cardinal(int(rng.integers(1, 13))).split(), *cardinal(int(rng.integers(10, 60))).split()]  # a time of day
+    return cardinal(number if kind == 4 else number % 1000, with_and=bool(rng.integers(2))).split()
+
+
+def _mixed(rng: np.random.Generator) -> list[str]:
+    makers = (_digits, _number, _letters, _commands, _phrase)
+    first, second = rng.choice(len(makers), 2, replace=False)
+    joined = makers[first](rng)[:4] + makers[second](rng)[:4]
+    return [word for word in joined if word != "oh"]  # next to letters "oh" could be either
+
+
+def spoken_word(word: str) -> str:
+    """How to write one word of a string so that every synthesiser says it: a letter by its name."""
+    if word in LETTERS:
+        return "eigh" if word == "a" else word.upper()  # several voices read a lone "A" as the article
+    return word
+
+
+def spoken_string(words: list[str], rng: np.random.Generator) -> str:
+    """One spoken line for a string of words, with commas between some of them."""
+    phrase = " ".join(words) in PHRASES
+    commas = 0.0 if phrase else float(rng.choice([0.0, 0.3, 1.0]))
+    # In a phrase "a" is the article, elsewhere the letter.
+    said = list(words) if phrase else [spoken_word(word) for word in words]
+    line = said[0]
+    for word in said[1:]:
+        line += (", " if rng.random() < commas else " ") + word
+    return line[0].upper() + line[1:] + "."

@@ -1,0 +1,199 @@
+"""The model once more in PyTorch, for training only; parameter names are the checkpoint's, so exporting is a dictionary.
+
+The package's own encoder.py and decoder.py are the definition; tests/test_embedded_model.py holds both to the same numbers. Differences:
+a batch axis (clips padded at the end, where causal attention never looks back from), and the first blocks of the encoder, which
+are frozen, run once per clip for good (`Frozen`, cached by features.py), while `Twin` starts from their output.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from demo import sizes
+
+
+class Attention(nn.Module):
+    """Self-attention of an encoder block. No bias on the key, as in Whisper."""
+
+    def __init__(self, state: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.value, self.out = (nn.Linear(state, state) for _ in range(3))
+        self.key = nn.Linear(state, state, bias=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x [clips, T, state], mask [clips, 1, 1, T] (True: a real position) -> [clips, T, state]."""
+        q, k, v = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value))
+        return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+
+
+class AudioBlock(nn.Module):
+    """A pre-norm encoder block."""
+
+    def __init__(self, state: int, heads: int) -> None:
+        super().__init__()
+        self.attn_ln, self.mlp_ln = nn.LayerNorm(state), nn.LayerNorm(state)
+        self.attn = Attention(state, heads)
+        self.mlp = nn.Sequential(nn.Linear(state, 4 * state), nn.GELU(), nn.Linear(4 * state, state))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x [clips, T, state] -> the same shape."""
+        x = x + self.attn(self.attn_ln(x), mask)
+        return x + self.mlp(self.mlp_ln(x))
+
+
+class Frozen(nn.Module):
+    """Whisper's convolutions, positions and blocks, as they come; never trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(80, sizes.STATE, 3, padding=1)
+        self.conv2 = nn.Conv1d(sizes.STATE, sizes.STATE, 3, stride=2, padding=1)
+        self.register_buffer("positional_embedding", torch.zeros(1500, sizes.STATE))
+        self.blocks = nn.ModuleList(AudioBlock(sizes.STATE, sizes.ENCODER_HEADS) for _ in range(sizes.FROZEN_BLOCKS))
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """mel [80, 2T] of one clip -> [T, state]."""
+        x = F.gelu(self.conv2(F.gelu(self.conv1(mel[None])))).transpose(1, 2)
+        x = x + self.positional_embedding[: x.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        return x[0]
+
+
+class Ear(nn.Module):
+    """The trained end of the encoder: one more block, pool, norm, projection, the two rows around a clip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = AudioBlock(sizes.STATE, sizes.ENCODER_HEADS)
+        self.ln_post = nn.LayerNorm(sizes.STATE)
+        self.proj = nn.Linear(sizes.STATE, sizes.HIDDEN)
+        self.audio_bos_eos_token = nn.Embedding(2, sizes.HIDDEN)
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """x [clips, T, state], positions [clips] (how many of T are real) -> [clips, T // 2, hidden]."""
+        mask = torch.arange(x.shape[1]) < positions[:, None]
+        x = self.block(x, mask[:, None, None])
+        pooled = F.avg_pool1d(x.transpose(1, 2), 2).transpose(1, 2)
+        return self.proj(self.ln_post(pooled))
+
+
+class RMSNorm(nn.Module):
+    """x * rsqrt(mean(x^2) + eps) * weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(sizes.HIDDEN))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., hidden] -> the same shape."""
+        return F.rms_norm(x, (sizes.HIDDEN,), self.weight, sizes.EPSILON)
+
+
+class CausalAttention(nn.Module):
+    """The decoder's attention, with rotary positions in the halves layout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c_attn = nn.Linear(sizes.HIDDEN, 3 * sizes.HIDDEN)
+        self.c_proj = nn.Linear(sizes.HIDDEN, sizes.HIDDEN, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x [clips, length, hidden] -> the same shape."""
+        q, k, v = (part.unflatten(-1, (sizes.HEADS, -1)).transpose(1, 2) for part in self.c_attn(x).chunk(3, -1))
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        return self.c_proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x [..., length, head_dim] turned by the angles of its positions: [-x2, x1] is the quarter turn of [x1, x2]."""
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat([-second, first], -1) * sin
+
+
+def rotary_tables(length: int) -> tuple[Tensor, Tensor]:
+    """cos and sin [length, head_dim]."""
+    width = sizes.HIDDEN // sizes.HEADS
+    frequencies = 10000.0 ** (-torch.arange(0, width, 2) / width)
+    angles = torch.outer(torch.arange(length).float(), frequencies).repeat(1, 2)
+    return angles.cos(), angles.sin()
+
+
+class FeedForward(nn.Module):
+    """SwiGLU with the silu on w2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w1, self.w2 = (nn.Linear(sizes.HIDDEN, sizes.INNER, bias=False) for _ in range(2))
+        self.c_proj = nn.Linear(sizes.INNER, sizes.HIDDEN, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., hidden] -> the same shape."""
+        return self.c_proj(self.w1(x) * F.silu(self.w2(x)))
+
+
+class Block(nn.Module):
+    """A decoder block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ln_1, self.ln_2 = RMSNorm(), RMSNorm()
+        self.attn, self.mlp = CausalAttention(), FeedForward()
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x [clips, length, hidden] -> the same shape."""
+        x = x + self.attn(self.ln_1(x), cos, sin)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Twin(nn.Module):
+    """Everything that is trained. `words` is both the embedding and the output matrix (tied)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.audio = Ear()
+        self.wte = nn.Embedding(sizes.padded_vocabulary(), sizes.HIDDEN)
+        self.h = nn.ModuleList(Block() for _ in range(sizes.LAYERS))
+        self.ln_f = RMSNorm()
+        self.apply(_initialise)
+        for block in self.h:  # the residual stream must not grow with depth
+            for matrix in (block.attn.c_proj, block.mlp.c_proj):
+                nn.init.normal_(matrix.weight, std=0.04 / math.sqrt(2 * sizes.LAYERS))
+
+    def forward(self, ids: Tensor, clips: Tensor, spans: Tensor, features: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """The last hidden states [rows, length, hidden] and the audio vectors [clips, N, hidden].
+
+        ids [rows, length]; clip k belongs to row clips[k], its `<audio>` tag at spans[k]; features [clips, T, state].
+        """
+        vectors = self.audio(features, positions)
+        x = self.wte(ids)
+        counts = positions // 2
+        begin, end = self.audio.audio_bos_eos_token.weight
+        inside = torch.arange(vectors.shape[1]) < counts[:, None]  # [clips, N]
+        clip, step = inside.nonzero(as_tuple=True)
+        rows = torch.cat([clips[clip], clips, clips])
+        places = torch.cat([spans[clip] + 1 + step, spans, spans + 1 + counts])
+        values = torch.cat([vectors[inside], begin.expand(len(clips), -1), end.expand(len(clips), -1)])
+        x = x.index_put((rows, places), values)
+        cos, sin = rotary_tables(ids.shape[1])
+        for block in self.h:
+            x = block(x, cos, sin)
+        return self.ln_f(x), vectors
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., hidden] -> [..., vocabulary]."""
+        return hidden @ self.wte.weight.T
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.04)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=0.04)
