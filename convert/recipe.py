@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenaudio_np.checkpoint import FLOAT_NAMES
-from qwenaudio_np.config import load_config, read_json
+from qwenaudio_np.config import ENCODER_TYPE, load_config, read_json
 from qwenaudio_np.errors import FormatError, MismatchError, UnsupportedError, UsageError, shown
 from qwenaudio_np.files import read_bytes, read_text
 from qwenaudio_np.json_fields import parse_json
@@ -30,7 +30,6 @@ CONFIG = "config.json"
 OPTIONAL_FILES = ("generation_config.json", "tokenizer_config.json")
 COPIED = (CONFIG, VOCABULARY, *OPTIONAL_FILES)
 MAX_COPIED_BYTES = 1 << 20
-ENCODER_TYPE = "qwen_audio_encoder"  # `model_type` of a folder that holds an encoder alone
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from qwenaudio_np.checkpoint import Shards
-from qwenaudio_np.config import load_config, read_json
+from qwenaudio_np.config import ENCODER_TYPE, load_config, read_json
 from qwenaudio_np.errors import QwenAudioError, UsageError, shown
 from qwenaudio_np.names import Shape, expected_tensors, optional_tensors
 from qwenaudio_np.weight_plan import pieces
@@ -23,7 +23,7 @@ from . import names
 from .compare import Difference, compare
 from .manifest import MANIFEST, is_intact, load_manifest
 from .progress import Advance, Progress, counted
-from .recipe import CONFIG, ENCODER_TYPE, VOCABULARY, encoder_dims, require_tensors
+from .recipe import CONFIG, VOCABULARY, encoder_dims, require_tensors
 from .request import require_paths
 from .weight_source import SAFETENSORS, SourceTensor, WeightSource, open_weights
 from .weight_types import finite
