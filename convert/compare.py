@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from qwenaudio_np.errors import shown
-from qwenaudio_np.names import AUDIO_PREFIX
+from qwenaudio_np.names import AUDIO_PREFIX, EMBEDDING, OUTPUT_HEAD, is_ignored
 from qwenaudio_np.quantised import Quantised, dequantise, part_shapes
 
 from . import names
 from .progress import Advance
-from .weight_source import WHISPER, SourceTensor, WeightSource, open_weights
+from .weight_source import WHISPER, SourceTensor, WeightSource, open_weights, same_place
 from .weight_types import quantise, rounded, whole_blocks, widened
 
 PARTS = ("codes", "scales", "offsets")
@@ -40,7 +40,10 @@ class Findings(Protocol):
 
 
 def compare(stored: WeightSource, path: Path, manifest: dict[str, Any] | None, report: Findings, advance: Advance) -> None:
-    """Every stored tensor against the source at `path`. After a graft, a source is asked for its own part alone: encoder or decoder."""
+    """Every stored tensor against the source at `path`, and every tensor of the source must be stored, or known to be left out.
+
+    After a graft, a source is asked for its own part alone: encoder or decoder.
+    """
     grafted = manifest is not None and "audio_from" in manifest["options"]
     with open_weights(path) as source:
         family = names.WHISPER if source.kind == WHISPER else names.QWEN
@@ -57,6 +60,24 @@ def compare(stored: WeightSource, path: Path, manifest: dict[str, Any] | None, r
                 report.problems.append(f"tensor {shown(name)} is not in {shown(path)}; is it the source?")
         if not report.compared:
             report.problems.append(f"{shown(path)} has no tensor in common with the checkpoint; is it the source?")
+            return
+        for upstream in _lost(source, family, stored.tensors, manifest, grafted):
+            report.problems.append(f"tensor {shown(upstream)} of {shown(path)} is not in the checkpoint; is it the source?")
+
+
+def _lost(
+    source: WeightSource, family: str, stored: Mapping[str, SourceTensor], manifest: dict[str, Any] | None, grafted: bool
+) -> Iterator[str]:
+    """Upstream names of tensors that a conversion would have kept, and that are not there."""
+    there, dropped = _by_tensor(stored), manifest.get("dropped") if manifest else None
+    left_out = list(dropped) if type(dropped) is list else []
+    if same_place(source.tensors.get(OUTPUT_HEAD), source.tensors.get(EMBEDDING)):
+        left_out.append(OUTPUT_HEAD)  # tied
+    for upstream in source.tensors:
+        name = names.from_upstream(family, upstream)
+        replaced = grafted and family == names.QWEN and name is not None and name.startswith(AUDIO_PREFIX)
+        if name is not None and name not in there and not replaced and name not in left_out and not is_ignored(name):
+            yield upstream
 
 
 def _compare_tensor(name: str, stored: SourceTensor, source: SourceTensor, grown: bool, report: Findings, advance: Advance) -> None:

@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from qwenaudio_np.checkpoint import FLOAT_NAMES
-from qwenaudio_np.config import load_config, read_json
+from qwenaudio_np.config import ENCODER_TYPE, load_config, read_json
 from qwenaudio_np.errors import FormatError, MismatchError, UnsupportedError, UsageError, shown
 from qwenaudio_np.files import read_bytes, read_text
 from qwenaudio_np.json_fields import parse_json
 from qwenaudio_np.names import EMBEDDING, OUTPUT_HEAD, Shape, expected_tensors, is_ignored, optional_tensors
 from qwenaudio_np.vocabulary import MAX_VOCABULARY_BYTES, read_ranks
+from qwenaudio_np.weight_plan import can_be_quantised
 
 from . import names
 from .torch_files import AUDIO_DIMS, is_dim
-from .weight_source import SourceTensor, WeightSource
+from .weight_source import SourceTensor, WeightSource, same_place
 
 VOCABULARY = "qwen.tiktoken"
 CONFIG = "config.json"
 OPTIONAL_FILES = ("generation_config.json", "tokenizer_config.json")
 COPIED = (CONFIG, VOCABULARY, *OPTIONAL_FILES)
 MAX_COPIED_BYTES = 1 << 20
-ENCODER_TYPE = "qwen_audio_encoder"  # `model_type` of a folder that holds an encoder alone
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,16 @@ class Recipe:
 def model_recipe(source: WeightSource, folder: Path) -> Recipe:
     """Weights of a Qwen-Audio or Qwen-1 model, with config and vocabulary from `folder`.
 
-    Raises MismatchError (tensors do not fit the config), UsageError (no vocabulary), FormatError, UnsupportedError.
+    Raises MismatchError (tensors do not fit the config), UsageError (no vocabulary, or quantised already), FormatError, UnsupportedError.
     """
     config = load_config(folder)
+    codes = [name for name in source.tensors if name.endswith(".codes") and can_be_quantised(name.removesuffix(".codes"))]
+    if codes:
+        where = shown(source.files[0].path)
+        raise UsageError(f"{where} is quantised already (it has {shown(codes[0])}); convert the checkpoint that it was made from")
     tensors = require_tensors(source.tensors, expected_tensors(config), optional_tensors(config))
     dropped = [name for name in source.tensors if is_ignored(name)]
-    if config.text.tie_word_embeddings and OUTPUT_HEAD in tensors and _same(tensors[OUTPUT_HEAD], tensors[EMBEDDING]):
+    if config.text.tie_word_embeddings and same_place(tensors.get(OUTPUT_HEAD), tensors[EMBEDDING]):
         del tensors[OUTPUT_HEAD]
         dropped.append(OUTPUT_HEAD)
     text = read_text(folder / CONFIG, MAX_COPIED_BYTES)
@@ -72,7 +76,8 @@ def encoder_recipe(source: WeightSource) -> Recipe:
     if unknown:
         raise MismatchError(f"{shown(source.files[0].path)}: tensor {shown(unknown[0])} belongs to no Whisper model; is it the right file?")
     config = {"model_type": ENCODER_TYPE, "audio": audio_section(source.dims)}
-    return Recipe(config, {}, require_tensors(ours, names.encoder_tensors(source.dims)), tuple(dropped))
+    stated = f"the header (dims) of {shown(source.files[0].path)}"
+    return Recipe(config, {}, require_tensors(ours, names.encoder_tensors(source.dims), stated=stated), tuple(dropped))
 
 
 def audio_section(dims: Mapping[str, int]) -> dict[str, int]:
@@ -118,26 +123,25 @@ def require_tensors(
     expected: Mapping[str, Shape],
     optional: Mapping[str, Shape] | None = None,
     codes: Container[str] = (),
+    stated: str = CONFIG,
 ) -> dict[str, SourceTensor]:
     """The tensors in the order of `expected`, each there, of its shape, a float (or U8, if in `codes`); no others but known buffers.
+
+    `stated` says in messages where the expected shapes come from.
 
     Raises MismatchError, or UnsupportedError for a type.
     """
     wanted = {**expected, **(optional or {})}
     missing = [name for name in expected if name not in found]
     if missing:
-        raise MismatchError(f"tensor {shown(missing[0])} is missing ({len(missing)} in all); does config.json belong to the weights?")
+        raise MismatchError(f"tensor {shown(missing[0])} is missing ({len(missing)} in all); does {stated} belong to the weights?")
     unexpected = [name for name in found if name not in wanted and not is_ignored(name)]
     if unexpected:
-        raise MismatchError(f"tensor {shown(unexpected[0])} is not expected ({len(unexpected)} in all); does config.json belong to it?")
+        raise MismatchError(f"tensor {shown(unexpected[0])} is not expected ({len(unexpected)} in all); does {stated} belong to it?")
     for name, shape in wanted.items():
         if name in found and found[name].shape != shape:
-            raise MismatchError(f"tensor {shown(name)} is {list(found[name].shape)}, expected {list(shape)}; does config.json fit?")
+            raise MismatchError(f"tensor {shown(name)} is {list(found[name].shape)}, expected {list(shape)}; does {stated} fit?")
         types = ("U8",) if name in codes else tuple(FLOAT_NAMES)
         if name in found and found[name].dtype not in types:
             raise UnsupportedError(f"tensor {shown(name)} is {found[name].dtype}, expected one of {', '.join(types)}")
     return {name: found[name] for name in wanted if name in found}
-
-
-def _same(one: SourceTensor, other: SourceTensor) -> bool:
-    return one.place is not None and one.place == other.place

@@ -18,10 +18,15 @@ Identity = tuple[int, int]  # device and inode: equal for two names of one file
 
 
 def require_paths(**paths: str | Path | None) -> None:
-    """Raise UsageError for an empty name: to pathlib it would be the current folder. None is an option that was not given."""
+    """Raise UsageError for an empty name, which to pathlib would be the current folder, and for one that no system can have.
+
+    None is an option that was not given.
+    """
     for what, path in paths.items():
         if path is not None and not os.fspath(path):
             raise UsageError(f"{what} is an empty name, expected a file or folder; write . for the current folder")
+        if path is not None and "\0" in os.fspath(path):
+            raise UsageError(f"{what} {shown(path)} holds a NUL character, expected the name of a file or folder")
 
 
 def check_request(source: Path, target: Path, weights: str | None, shard_size: int, seed: int) -> None:

@@ -29,7 +29,10 @@ END, END64, LOCATOR64, CENTRAL, LOCAL = 22, 56, 20, 46, 30  # bytes of each fixe
 _PLAIN_FLAGS = 0x0808  # sizes follow the data; the name is UTF-8
 
 _FETCH = "the archive is damaged or not by torch.save; fetch it again"
-_NAME = re.compile(r"([^/\\\x00-\x1f:]{1,200})/(data\.pkl|byteorder|version|data/[0-9]{1,9}|\.[a-z_]{1,40}|\.data/[a-z_]{1,40})")
+# The folder is named after the file that was saved: a time of day in it is no drive.
+_NAME = re.compile(
+    r"((?![A-Za-z]:)[^/\\\x00-\x1f]{1,200})/(data\.pkl|byteorder|version|data/[0-9]{1,9}|\.[a-z_]{1,40}|\.data/[a-z_]{1,40})"
+)
 
 
 class Record(NamedTuple):

@@ -5,6 +5,7 @@ Faults of the folder are collected, not raised: a report with all of them says m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -13,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from qwenaudio_np.checkpoint import Shards
-from qwenaudio_np.config import load_config, read_json
+from qwenaudio_np.config import ENCODER_TYPE, load_config, read_json
 from qwenaudio_np.errors import QwenAudioError, UsageError, shown
-from qwenaudio_np.names import expected_tensors, optional_tensors
+from qwenaudio_np.names import Shape, expected_tensors, optional_tensors
 from qwenaudio_np.weight_plan import pieces
 
 from . import names
 from .compare import Difference, compare
 from .manifest import MANIFEST, is_intact, load_manifest
 from .progress import Advance, Progress, counted
-from .recipe import CONFIG, ENCODER_TYPE, VOCABULARY, encoder_dims, require_tensors
+from .recipe import CONFIG, VOCABULARY, encoder_dims, require_tensors
 from .request import require_paths
 from .weight_source import SAFETENSORS, SourceTensor, WeightSource, open_weights
 from .weight_types import finite
@@ -77,14 +78,19 @@ def _check_names(folder: Path, stored: WeightSource, report: Report) -> tuple[st
     report.tensors, report.files = len(stored.tensors), len(stored.files)
     fields = read_json(folder / CONFIG)
     if fields.get("model_type") == ENCODER_TYPE:
-        require_tensors(stored.tensors, names.encoder_tensors(encoder_dims(fields, str(folder / CONFIG))))
+        _require_pieces(stored, names.encoder_tensors(encoder_dims(fields, str(folder / CONFIG))), {})
         return (CONFIG,)
     config = load_config(folder)
     Shards(folder)  # the loader's own idea of which files count
-    wanted = pieces(expected_tensors(config), stored.tensors)
-    codes = {name for name, piece in wanted.items() if piece.dtypes == ("U8",)}
-    require_tensors(stored.tensors, {name: piece.shape for name, piece in wanted.items()}, optional_tensors(config), codes)
+    _require_pieces(stored, expected_tensors(config), optional_tensors(config))
     return CONFIG, VOCABULARY
+
+
+def _require_pieces(stored: WeightSource, expected: Mapping[str, Shape], optional: Mapping[str, Shape]) -> None:
+    """Each tensor of the model, or its codes, scales and offsets."""
+    wanted = pieces(expected, stored.tensors)
+    codes = {name for name, piece in wanted.items() if piece.dtypes == ("U8",)}
+    require_tensors(stored.tensors, {name: piece.shape for name, piece in wanted.items()}, optional, codes)
 
 
 def _check_files(folder: Path, stored: WeightSource, manifest: dict[str, Any] | None, report: Report, advance: Advance) -> None:

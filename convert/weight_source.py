@@ -43,6 +43,11 @@ class SourceTensor:
     place: tuple[object, ...] | None = None
 
 
+def same_place(one: SourceTensor | None, other: SourceTensor | None) -> bool:
+    """Whether two tensors are there and share their bytes."""
+    return one is not None and other is not None and one.place is not None and one.place == other.place
+
+
 @dataclass(frozen=True)
 class WeightSource:
     """Open files and the tensors in them.
@@ -80,7 +85,9 @@ def open_weights(path: Path, kind: str | None = None) -> Iterator[WeightSource]:
             contents = [read_torch_file(file) for file in files]
         dims = contents[0].dims
         if kind is not None and (kind == WHISPER) != (dims is not None):
-            raise MismatchError(f"{shown(path)} {'is no' if dims is None else 'is a'} Whisper checkpoint, expected {kind}")
+            no_dims = "states no sizes (dims), expected a Whisper checkpoint of OpenAI"
+            what = no_dims if dims is None else f"is a Whisper checkpoint, expected {kind}"
+            raise MismatchError(f"{shown(path)} {what}")
         tensors = _merged(files, contents, index.weight_map if index else None, path)
         regions = tuple(tuple(content.regions) for content in contents)
         yield WeightSource(WHISPER if dims else found, files, regions, tensors, dims, {index.name: index.data} if index else {})
@@ -96,6 +103,8 @@ class _Index(NamedTuple):
 
 def _files(path: Path, kind: str | None) -> tuple[str, list[Path], _Index | None]:
     """(SAFETENSORS or PYTORCH, files, their index)."""
+    if not path.exists():
+        raise UsageError(f"{shown(path)}: no such file or folder, expected a checkpoint")
     if path.is_dir():
         return _folder_files(path, kind)
     if path.suffix == ".safetensors":
@@ -111,6 +120,8 @@ def _files(path: Path, kind: str | None) -> tuple[str, list[Path], _Index | None
 
 def _folder_files(folder: Path, kind: str | None) -> tuple[str, list[Path], _Index | None]:
     """A single file is preferred to an index, safetensors to pickles, as the transformers library does."""
+    if kind == WHISPER:
+        raise UsageError(f"{shown(folder)} is a folder, expected the .pt file of a Whisper checkpoint of OpenAI; name the file itself")
     layouts = ((SAFETENSORS, SINGLE_FILE, INDEX_FILE), (PYTORCH, PYTORCH_FILE, PYTORCH_INDEX))
     for found, single, index in [layout for layout in layouts if kind in (None, layout[0])]:
         if (folder / single).exists():
@@ -119,7 +130,7 @@ def _folder_files(folder: Path, kind: str | None) -> tuple[str, list[Path], _Ind
             text = read_text(folder / index, MAX_INDEX_BYTES)
             weight_map = _weight_map(text, folder / index, Path(single).suffix)
             return found, [folder / name for name in sorted(set(weight_map.values()))], _Index(index, text.encode(), weight_map)
-    wanted = " or ".join(name for layout in layouts if kind in (None, layout[0]) for name in layout[1:]) or "file that is a Whisper's"
+    wanted = " or ".join(name for layout in layouts if kind in (None, layout[0]) for name in layout[1:])
     raise FormatError(f"{shown(folder)} holds no {wanted}; is it a checkpoint folder, and was it fetched whole?")
 
 

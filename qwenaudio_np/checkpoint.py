@@ -146,9 +146,7 @@ def checkpoint_summary(folder: str | Path, config: ModelConfig) -> Summary:
     How many weights a quantised tensor stands for, without those that fill it up to whole blocks and groups, the config says:
     MismatchError if it knows no such tensor. Nothing else is compared with it.
     """
-    shards = Shards(Path(folder))
-    headers = {name: read_header(shards.folder / name) for name in shards.names}
-    entries = {name: headers[shard].tensors[name] for name, shard in shards.holders(headers).items() if not is_ignored(name)}
+    headers, entries = _headers(Path(folder))
     shapes = expected_tensors(config) | optional_tensors(config)
     counts = {name: _parameters(name, entry, shapes) for name, entry in entries.items()}
     encoder = sum(count for name, count in counts.items() if name.startswith(AUDIO_PREFIX))
@@ -158,6 +156,19 @@ def checkpoint_summary(folder: str | Path, config: ModelConfig) -> Summary:
         decoder_parameters=sum(counts.values()) - encoder,
         weight_bytes=sum(entry.nbytes for entry in entries.values()),
     )
+
+
+def checkpoint_files(folder: str | Path) -> tuple[FileSummary, ...]:
+    """The weight files of a checkpoint folder of any kind, its config left aside. Raises as load_weights does for files and index."""
+    headers, _ = _headers(Path(folder))
+    return tuple(_summarise(name, header) for name, header in headers.items())
+
+
+def _headers(folder: Path) -> tuple[dict[str, Header], dict[str, Entry]]:
+    """File -> its header, and tensor -> its entry in the one file that holds it."""
+    shards = Shards(folder)
+    headers = {name: read_header(shards.folder / name) for name in shards.names}
+    return headers, {name: headers[shard].tensors[name] for name, shard in shards.holders(headers).items() if not is_ignored(name)}
 
 
 def _parameters(name: str, entry: Entry, shapes: Mapping[str, Shape]) -> int:

@@ -45,7 +45,8 @@ def verify(arguments: Namespace) -> int:
         report = verify_checkpoint(arguments.folder, arguments.against, progress=advance)
     lines = [f"wrong: {problem}" for problem in report.problems]
     lines += [f"{entry.name}: differs by up to {entry.largest:.3g}, by {entry.mean:.3g} on average" for entry in report.differences]
-    hashes = "hashes checked" if report.hashed else "no manifest.json, so no hashes to check"
+    unhashed = "no manifest.json, so no hashes to check" if report.ok else "hashes not checked"
+    hashes = "hashes checked" if report.hashed else unhashed
     compared = f", {report.compared} compared with the source" if arguments.against is not None else ""
     state = "good" if report.ok else "not good"
     lines.append(f"{shown(arguments.folder)} is {state}: {report.tensors} tensors in {report.files} files, {hashes}{compared}")

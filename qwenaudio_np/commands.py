@@ -8,17 +8,18 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from qwenaudio_np import backends, console
 from qwenaudio_np.checkpoint_commands import convert, download, random_checkpoint, verify
-from qwenaudio_np.config import load_config
+from qwenaudio_np.config import ENCODER_TYPE, load_config, read_json
 from qwenaudio_np.errors import UsageError, shown
 from qwenaudio_np.inputs import read_ids, read_request
 from qwenaudio_np.loading import load
 from qwenaudio_np.model import QwenAudio
 from qwenaudio_np.outputs import check_output, require_regular, whole_file, write_text
-from qwenaudio_np.report import checkpoint_report, report_lines, result_report, summary_line
+from qwenaudio_np.report import checkpoint_report, encoder_lines, encoder_report, report_lines, result_report, summary_line
 from qwenaudio_np.request import answer
 from qwenaudio_np.sampler import Sampling
 from qwenaudio_np.tracing import describe
@@ -78,8 +79,12 @@ def trace(arguments: Namespace) -> int:
 
 def info(arguments: Namespace) -> int:
     """What a checkpoint folder holds, and what running it needs."""
-    report = checkpoint_report(arguments.model, load_config(arguments.model))
-    console.put((_json(report) if arguments.json else "\n".join(report_lines(report))) + "\n")
+    fields = read_json(Path(arguments.model) / "config.json")
+    if fields.get("model_type") == ENCODER_TYPE:
+        report, lines = encoder_report(arguments.model, fields), encoder_lines
+    else:
+        report, lines = checkpoint_report(arguments.model, load_config(arguments.model)), report_lines
+    console.put((_json(report) if arguments.json else "\n".join(lines(report))) + "\n")
     return 0
 
 

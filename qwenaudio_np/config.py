@@ -20,6 +20,7 @@ from qwenaudio_np.errors import MismatchError, UnsupportedError, shown
 from qwenaudio_np.json_fields import Fields, read_json
 
 MAX_LAYERS = 1024
+ENCODER_TYPE = "qwen_audio_encoder"  # `model_type` of a folder that holds an encoder alone
 MAX_WIDTH = 1 << 20
 MAX_VOCABULARY = 1 << 24
 MAX_POSITIONS = 1 << 20
@@ -124,6 +125,11 @@ def parse_config(fields: dict[str, Any], generation: dict[str, Any] | None = Non
 def _refuse_other_arithmetic(read: Fields) -> None:
     """Settings that the original's code knows and this package does not compute."""
     model_type = read.fields.get("model_type", "qwen")
+    if model_type == ENCODER_TYPE:
+        raise UnsupportedError(
+            f"{shown(read.where)}: model_type is {shown(model_type)}, an encoder without a decoder, expected a whole model; "
+            "to make one, name the Whisper file that it came from: qwenaudio-np convert DECODER DIR --audio-from FILE"
+        )
     if model_type != "qwen":
         raise UnsupportedError(
             f"{shown(read.where)}: model_type is {shown(model_type)}, expected 'qwen' (Qwen-Audio or a Qwen-1 text model)"

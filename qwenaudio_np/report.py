@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from qwenaudio_np import __version__
-from qwenaudio_np.checkpoint import DEFAULT_POSITIONS, MAX_INDEX_BYTES, checkpoint_summary
+from qwenaudio_np.checkpoint import DEFAULT_POSITIONS, MAX_INDEX_BYTES, checkpoint_files, checkpoint_summary
 from qwenaudio_np.config import ModelConfig, read_json
 from qwenaudio_np.errors import FormatError, shown
 from qwenaudio_np.memory import available_bytes, cache_bytes, needed_bytes
@@ -64,14 +65,24 @@ def checkpoint_report(folder: str, config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def encoder_report(folder: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """The same of a folder that holds an encoder alone, whose config.json has `fields`: it cannot run, so no memory and no switches."""
+    files = [asdict(file) for file in checkpoint_files(folder)]
+    return {"model": folder, "files": files, "encoder": fields.get("audio"), "converted": _origin(Path(folder))}
+
+
+def encoder_lines(report: dict[str, Any]) -> list[str]:
+    """An encoder report for people."""
+    lines = [f"{shown(report['model'])}: an encoder without a decoder", *_file_lines(report)]
+    return [*lines, f"encoder: {shown(json.dumps(report['encoder']))}", *_origin_lines(report)]
+
+
 def report_lines(report: dict[str, Any]) -> list[str]:
     """A checkpoint report for people."""
     encoder, decoder = report["parameters"]["encoder"], report["parameters"]["decoder"]
     counts = f"{encoder + decoder:,} parameters (encoder {encoder:,}, decoder {decoder:,})"
     lines = [f"{shown(report['model'])}: {counts}, {_size(report['weight_bytes'])} of weights"]
-    for file in report["files"]:
-        types = ", ".join(f"{number} x {dtype}" for dtype, number in file["dtypes"].items())
-        lines.append(f"  {file['name']}  {_size(file['nbytes'])}  {types}")
+    lines += _file_lines(report)
     memory = report["memory_bytes"]
     lines += [f"memory: {_size(needed)} for {length} positions" for length, needed in memory["needed_by_positions"].items()]
     lines.append(f"memory: {_size(memory['cache_per_position'])} of that for the keys and values of each position")
@@ -80,12 +91,21 @@ def report_lines(report: dict[str, Any]) -> list[str]:
     for part in ("encoder", "decoder", "generation"):
         fields = report[part]
         lines.append(f"{part}: " + (", ".join(f"{name} {value}" for name, value in fields.items()) if fields else "none (text only)"))
-    lines += [f"on: {line}" for line in report["switched_on"]]
-    if report["converted"]:
-        origin = report["converted"]
-        lines.append(f"converted by version {shown(origin['version'])}, weights {shown(origin['options'].get('weights'))}, from:")
-        lines += [f"  {shown(source['name'])}  {_size(source['bytes'])}  sha256 {shown(source['sha256'])}" for source in origin["sources"]]
-    return lines
+    return [*lines, *(f"on: {line}" for line in report["switched_on"]), *_origin_lines(report)]
+
+
+def _file_lines(report: dict[str, Any]) -> list[str]:
+    types = [", ".join(f"{number} x {dtype}" for dtype, number in file["dtypes"].items()) for file in report["files"]]
+    return [f"  {file['name']}  {_size(file['nbytes'])}  {told}" for file, told in zip(report["files"], types, strict=True)]
+
+
+def _origin_lines(report: dict[str, Any]) -> list[str]:
+    origin = report["converted"]
+    if not origin:
+        return []
+    first = f"converted by version {shown(origin['version'])}, weights {shown(origin['options'].get('weights'))}, from:"
+    sources = (f"  {shown(source['name'])}  {_size(source['bytes'])}  sha256 {shown(source['sha256'])}" for source in origin["sources"])
+    return [first, *sources]
 
 
 def _origin(folder: Path) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -16,7 +17,7 @@ from qwenaudio_np.convert.weight_source import KINDS
 from qwenaudio_np.convert.weight_types import WEIGHT_TYPES
 from qwenaudio_np.options import byte_size
 from qwenaudio_np.parser import parse
-from tests.cli_tools import Run, runner
+from tests.cli_tools import Run, request, runner
 from tests.make_checkpoint import make_checkpoint, read_weights
 from tests.torch_fixtures import FOLDER
 
@@ -45,6 +46,18 @@ def test_convert_then_verify(run: Run, source: Path, tmp_path: Path) -> None:
     assert status == 0 and "weights 'bfloat16', from:\n  'model.safetensors'" in printed
     (out / "manifest.json").write_text('{"sources": [1], "options": {}}')
     assert run("info", out).status == 1
+
+
+def test_info_of_an_encoder_alone(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("convert", FOLDER / "whisper.pt", out, "--weights", "int8").status == 0
+    status, printed, errors = run("info", out)
+    assert (status, errors) == (0, "") and "an encoder without a decoder" in printed and '"n_layer": 2' in printed
+    assert "weights 'int8', from:\n  'whisper.pt'" in printed
+    report = json.loads(run("info", out, "--json").out)
+    assert report["encoder"]["n_state"] == 8 and report["converted"]["sources"][0]["name"] == "whisper.pt"
+    status, _, errors = run(*request("-p", "hello", model=out))
+    assert status == 1 and "an encoder without a decoder" in errors and "--audio-from" in errors and errors.count("\n") == 1
 
 
 def test_verify_says_what_is_wrong(run: Run, source: Path) -> None:

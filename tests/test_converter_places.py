@@ -185,6 +185,12 @@ def test_an_empty_name_is_not_the_current_folder(source: Path, tmp_path: Path, o
         convert_checkpoint(**{"source": source, "destination": tmp_path / "o", "force": True} | options)
 
 
+@pytest.mark.parametrize("what", ["source", "destination", "config", "audio_from"])
+def test_a_name_that_no_system_has(source: Path, tmp_path: Path, what: str) -> None:
+    with pytest.raises(UsageError, match=rf"{what} 'a\\x00b' holds a NUL"):
+        convert_checkpoint(**{"source": source, "destination": tmp_path / "o"} | {what: "a\0b"})  # type: ignore[arg-type]
+
+
 def test_a_header_is_read_from_the_file_that_is_open(source: Path) -> None:
     """Another file of the same size takes its name between the two: what was opened counts."""
     path = source / "model.safetensors"

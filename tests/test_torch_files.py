@@ -325,6 +325,14 @@ def test_bad_archives(case: str, refused: Callable[..., str]) -> None:
     refused(*ZIPS[case])
 
 
+@pytest.mark.parametrize("folder", ["12:30", "run 1: best", "m..v2", "...", "m\xf6del"])
+def test_folders_named_after_any_file(folder: str, tmp_path: Path) -> None:
+    """PyTorch calls the folder like the file it was told to write."""
+    path = tmp_path / "model.bin"
+    path.write_bytes(torch_zip(GOOD, {"0": SIX}, folder=folder))
+    assert list(read(path)[1]) == ["w"]
+
+
 def test_what_is_said_of_folders_and_kinds(refused: Callable[..., str]) -> None:
     assert "in 2 folders, expected one" in refused(*ZIPS["two folders"])
     assert "has no data.pkl" in refused(*ZIPS["no pickle"])

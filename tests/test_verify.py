@@ -17,6 +17,7 @@ from qwenaudio_np.convert import source_file, weight_types
 from qwenaudio_np.convert.converter import convert_checkpoint
 from qwenaudio_np.convert.verify import verify_checkpoint
 from qwenaudio_np.errors import UsageError
+from tests.conversion_tools import as_torch
 from tests.make_checkpoint import make_checkpoint, read_weights
 from tests.torch_fixtures import FOLDER
 
@@ -121,7 +122,8 @@ def test_another_source_is_noticed(out: Path, tmp_path: Path) -> None:
     report = verify_checkpoint(out, other)
     assert len(report.problems) == report.compared and "is not its source" in report.problems[0]
     wider = make_checkpoint(tmp_path / "wider", num_hidden_layers=3)
-    assert not [problem for problem in verify_checkpoint(out, wider).problems if "h.2" in problem]
+    lost = {problem.split("'")[1] for problem in verify_checkpoint(out, wider).problems if "is not in the checkpoint" in problem}
+    assert lost == read_weights(wider).keys() - read_weights(out).keys() and any(".h.2." in name for name in lost)
     assert "is not in" in verify_checkpoint(out, make_checkpoint(tmp_path / "text", audio={"none": True})).problems[-1]
     deaf = make_checkpoint(tmp_path / "deaf", audio={"none": True})
     assert "no tensor in common" in verify_checkpoint(deaf, FOLDER / "whisper.pt").problems[0]
@@ -144,6 +146,34 @@ def test_encoder_folder(tmp_path: Path) -> None:
         edited(tmp_path / "bad" / "config.json", edit)
         assert not verify_checkpoint(tmp_path / "bad").ok
         shutil.rmtree(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_quantised_encoder(tmp_path: Path, weights: str) -> None:
+    convert_checkpoint(FOLDER / "whisper.pt", tmp_path / "encoder", weights=weights)
+    report = verify_checkpoint(tmp_path / "encoder", FOLDER / "whisper.pt")
+    assert report.ok and report.hashed and report.compared < report.tensors
+    edited(tmp_path / "encoder" / "config.json", lambda c: c["audio"].update(n_state=16, n_head=2))
+    assert not verify_checkpoint(tmp_path / "encoder").ok
+
+
+def test_what_a_conversion_leaves_out_is_not_missed(tmp_path: Path) -> None:
+    """A head that is tied, known buffers, Whisper's decoder and, after a graft, an encoder; with the manifest and without."""
+    tied = as_torch(make_checkpoint(tmp_path / "tied", tie_word_embeddings=True), "zip", tied=True)
+    buffers = make_checkpoint(tmp_path / "buffers", extra={"transformer.h.0.attn.bias": np.ones((1, 1, 4, 4), np.float32)})
+    for name, source, options in (("a", tied, {}), ("b", buffers, {}), ("c", buffers, {"audio_from": FOLDER / "whisper.pt"})):
+        manifest = convert_checkpoint(source, tmp_path / name, **options).manifest  # type: ignore[arg-type]
+        assert manifest["dropped"] and verify_checkpoint(tmp_path / name, source).ok
+    for dropped in (5, [[]], [{}]):
+        edited(tmp_path / "a" / "manifest.json", lambda m, dropped=dropped: m.update(dropped=dropped))  # type: ignore[misc]
+        assert verify_checkpoint(tmp_path / "a", tied).ok
+    (tmp_path / "a" / "manifest.json").unlink()
+    assert verify_checkpoint(tmp_path / "a", tied).ok
+
+
+def test_a_source_that_is_not_there(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file or folder"):
+        verify_checkpoint(out, tmp_path / "nothing")
 
 
 def test_no_folder(tmp_path: Path) -> None:
