@@ -72,7 +72,7 @@ def test_each_goal_finds_its_figure(benchmark: Callable[[str], Any], monkeypatch
         "decoding beside llama.cpp's Q8_0": (1.4, "", ""),
         "prefill beside llama.cpp's Q8_0": (1.5, "", ""),
         "encoder, 30 s, int8: faster than PyTorch float32": (None, "", "no PyTorch here"),
-        "attention of it: faster than PyTorch": (1.2, "least", ""),
+        "attention of the encoder, 30 s: faster than PyTorch": (1.2, "least", ""),
         "tiny model, second run: start to text": (0.9, "aim", ""),
         "tiny model, first run ever, compiling included": (20.0, "least", ""),
         f"{request}: most resident memory": (5.6, "least", ""),
