@@ -66,9 +66,14 @@ OPERATIONS = {
     ],
     "attention": [
         Goal(
-            "attention of the encoder, 30 s: faster than PyTorch", 1.0, 1.5, TIMES,
-            {"shape": "encoder, 30 s"}, "times faster than PyTorch", "PyTorch",
-        ),  # fmt: skip
+            "attention of the encoder, 30 s: faster than PyTorch",
+            1.0,
+            1.5,
+            TIMES,
+            {"shape": "encoder, 30 s"},
+            "times faster than PyTorch",
+            "PyTorch",
+        ),
     ],
     "start": [
         Goal("tiny model, second run: start to text", 2.0, 1.0, SECONDS, {"run": "second"}, "seconds"),
