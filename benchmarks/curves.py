@@ -18,6 +18,7 @@ import qwenaudio_np
 from qwenaudio_np.audio import SAMPLE_RATE, clip_from_array
 from qwenaudio_np.bench import validate
 from qwenaudio_np.ceilings import PAUSE, median_seconds
+from qwenaudio_np.options import whole_number
 
 SOUND_SECONDS = (1, 2, 5, 10, 20, 30)
 CONTEXTS = (64, 256, 512, 1024, 2048, 4096)
@@ -28,8 +29,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, metavar="DIR", help="checkpoint folder")
     parser.add_argument("--weights", metavar="W", help="float32, bfloat16, int8 or int4 (default: as stored)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed calls per figure; the median counts (default 3)")
+    parser.add_argument("--threads", type=whole_number(1), metavar="N", help="threads (default: all)")
+    parser.add_argument("--repeats", type=whole_number(1), default=3, metavar="N", help="timed calls per figure; medians count (default 3)")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the curves")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     options = parser.parse_args()

@@ -31,6 +31,7 @@ from qwenaudio_np.convert.random_values import random_pieces
 from qwenaudio_np.convert.safetensors_writer import TensorSpec, plan_shards, write_shards
 from qwenaudio_np.convert.vocabulary import write_vocabulary
 from qwenaudio_np.names import EMBEDDING, expected_tensors
+from qwenaudio_np.options import whole_number
 
 PROMPT, NEW = 171, 16  # positions of a prompt about a 6 s clip, and tokens decoded behind it
 WIDTHS = replace(SIZES["layer"], ranks=LEARNED_RANKS, vocab_size=1024)
@@ -80,7 +81,7 @@ class Measure:
 def main() -> None:
     """Print a row per implementation and type of weights."""
     parser = measure.parser(__doc__ or "")
-    parser.add_argument("--blocks", type=int, default=2, metavar="N", help="blocks, of the decoder's 32 (default 2)")
+    parser.add_argument("--blocks", type=whole_number(1), default=2, metavar="N", help="blocks, of the decoder's 32 (default 2)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(Path(folder), replace(WIDTHS, decoder_layers=options.blocks))

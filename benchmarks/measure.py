@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from qwenaudio_np.options import whole_number
+
 
 def validate(name: str, got: np.ndarray, want: np.ndarray, tolerance: float, typical: bool = False) -> float:
     """Largest error over the RMS of what ops.py computes; raises SystemExit above `tolerance`, so that nothing wrong is timed.
@@ -37,8 +39,8 @@ def arguments(description: str) -> argparse.Namespace:
 def parser(description: str) -> argparse.ArgumentParser:
     """A parser of those options, for a benchmark that has more."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--threads", type=int, default=None, help="threads for kernels and BLAS (default: all)")
-    made.add_argument("--repeats", type=int, default=7, help="timed calls per figure; the median counts (default 7)")
+    made.add_argument("--threads", type=whole_number(1), default=None, help="threads for kernels and BLAS (default: all)")
+    made.add_argument("--repeats", type=whole_number(1), default=7, help="timed calls per figure; the median counts (default 7)")
     made.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     return made
 

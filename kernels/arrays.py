@@ -6,6 +6,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from qwenaudio_np.quantised import Quantised
+
 Stored = NDArray[np.generic]
 
 
@@ -28,6 +30,12 @@ def rows_of(array: Stored) -> tuple[Stored, tuple[int, int]]:
     to_head, to_row = (step // size for step in array.strides[:2])
     extent = (array.shape[0] - 1) * to_head + (array.shape[1] - 1) * to_row + array.shape[2]
     return _frozen(as_strided(array, (extent,), (size,))), (to_head, to_row)
+
+
+def require_shape(name: str, array: Stored | Quantised, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless `array` has this shape: kernels do not check bounds, and would read whatever lies behind a smaller one."""
+    if array.shape != shape:
+        raise ValueError(f"{name} has the shape {array.shape}, expected {shape}")
 
 
 def _frozen(flat: Stored) -> Stored:

@@ -18,7 +18,7 @@ from qwenaudio_np import ops
 from qwenaudio_np.ops import Array, Stored
 
 from . import parallel
-from .arrays import rows_of
+from .arrays import require_shape, rows_of
 from .compile_cache import inlined, kernel
 from .linear import DOTS, one_dot, several_dots, turn
 from .simd import ROWS, add, add_outer, add_to, exp_minus, exp_nonpositive, lane_max, lane_sum, load, maximum, store, widened, zeros
@@ -36,10 +36,13 @@ def attention(q: Array, k: Stored, v: Stored, causal: bool) -> Array:
 
     q [heads, length, head_dim], k and v [heads, total, head_dim], as the cache holds them -> [length, heads * head_dim]
     causal: the queries are the last `length` of `total` positions, and each sees only itself and what came before.
+    Raises ValueError for shapes that do not fit.
     """
     if q.dtype != np.float32 or not q.size or not k.size:
         return ops.attention(q, k, v, causal)  # float64 is for truth, not for speed; of nothing there is nothing to gain
     (heads, length, head_dim), total = q.shape, k.shape[1]
+    for name, array in (("k", k), ("v", v)):
+        require_shape(name, array, (heads, total, head_dim))
     out = np.empty((length, heads * head_dim), np.float32)
     seen = total - length + 1 if causal else total  # keys that query 0 sees; query i sees i more, but never more than `total`
     shape = (heads, length, total, head_dim)

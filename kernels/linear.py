@@ -21,7 +21,7 @@ from qwenaudio_np.ops import Array, Stored, Weight
 from qwenaudio_np.quantised import Quantised
 
 from . import linear_quantised, parallel
-from .arrays import readable
+from .arrays import readable, require_shape
 from .compile_cache import inlined, kernel
 from .simd import ROWS, add_dot, add_outer, add_to, store_sums, transpose, widened, zeros
 from .simd_python import BLOCK, LANES
@@ -45,7 +45,7 @@ def linear(x: Array, weight: Weight, bias: Weight | None = None) -> Array:
 def linears(x: Array, *products: tuple[Weight, Weight | None]) -> tuple[Array, ...]:
     """x [length, in], for every product a weight [out, in] and a bias [out] -> x @ weight.T + bias of each, [length, out]
 
-    x is rounded, or repacked, once; then the pieces of all products are worked off in one go.
+    x is rounded, or repacked, once; then the pieces of all products are worked off in one go. Raises ValueError for shapes that do not fit.
     """
     if x.dtype != np.float32 or not x.size or not all(len(weight) for weight, _ in products):
         return ops.linears(x, *products)  # float64 is for truth, not for speed; of nothing there is nothing to gain
@@ -53,6 +53,9 @@ def linears(x: Array, *products: tuple[Weight, Weight | None]) -> tuple[Array, .
     ways: dict[Callable[[Array], Product], Product] = {}
     results, pieces = [], []
     for weight, bias in products:
+        require_shape("weight", weight, (len(weight), x.shape[1]))
+        if bias is not None:
+            require_shape("bias", bias, (len(weight),))
         way = linear_quantised.by_groups if isinstance(weight, Quantised) else by_dots if len(x) <= FEW else by_panels
         if way not in ways:
             ways[way] = way(x)

@@ -11,7 +11,7 @@ from qwenaudio_np import ops
 from qwenaudio_np.ops import Array, Weight
 
 from . import parallel
-from .arrays import Stored, readable
+from .arrays import Stored, readable, require_shape
 from .compile_cache import inlined, kernel
 from .simd import add, add_dot, lane_sum, load, zeros
 from .simd_python import LANES
@@ -20,19 +20,28 @@ ROWS = 32  # per piece of work
 
 
 def layer_norm(x: Array, weight: Weight, bias: Weight, eps: float = 1e-5) -> Array:
-    """x [length, width] -> (x - mean) / sqrt(variance + eps) * weight + bias, over the width."""
+    """x [length, width] -> (x - mean) / sqrt(variance + eps) * weight + bias, over the width. ValueError for shapes that do not fit."""
     if x.dtype != np.float32 or not x.size:
         return ops.layer_norm(x, weight, bias, eps)  # float64 is for truth, not for speed; of nothing there is nothing to gain
-    w, b = (readable(ops.widen(array, x.dtype)) for array in (weight, bias))
+    w, b = _of_width("weight", weight, x), _of_width("bias", bias, x)
     return _by_rows(x, lambda flat, y, first: _layer_norm(flat, w, b, np.float32(eps), y, first))
 
 
 def rms_norm(x: Array, weight: Weight, eps: float) -> Array:
-    """x [length, hidden] -> x / sqrt(mean(x^2) + eps) * weight; the product with the weight comes last, as in ops.rms_norm."""
+    """x [length, hidden] -> x / sqrt(mean(x^2) + eps) * weight; the product with the weight comes last, as in ops.rms_norm.
+
+    Raises ValueError for a weight of another width.
+    """
     if x.dtype != np.float32 or not x.size:
         return ops.rms_norm(x, weight, eps)  # as above
-    w = readable(ops.widen(weight, x.dtype))
+    w = _of_width("weight", weight, x)
     return _by_rows(x, lambda flat, y, first: _rms_norm(flat, w, np.float32(eps), y, first))
+
+
+def _of_width(name: str, array: Weight, x: Array) -> Stored:
+    """One value per column of x, as float32."""
+    require_shape(name, array, x.shape[-1:])
+    return readable(ops.widen(array, x.dtype))
 
 
 def _by_rows(x: Array, run: Callable[[Stored, Array, int], Any]) -> Array:

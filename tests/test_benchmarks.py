@@ -49,6 +49,13 @@ def test_validation_is_relative_to_the_rms(benchmark: Any) -> None:
             measure.validate("x", wrong, want, 0.03)
 
 
+@pytest.mark.parametrize("words", [["--repeats", "0"], ["--threads", "0"], ["--threads", "-1"], ["--repeats", "x"]])
+def test_numbers_that_mean_nothing(benchmark: Any, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        benchmark("measure").parser("what").parse_args(words)
+    assert f"argument {words[0]}: '{words[1]}' is not a whole number of at least 1" in capsys.readouterr().err
+
+
 def test_rows_as_json_and_as_a_table(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
     measure = benchmark("measure")
     rows = [{"what": "a", "ms": 1.23456, "ratio": float("nan")}, {"what": "bb", "ms": 1234.5, "ratio": 2.0}]

@@ -176,7 +176,8 @@ def test_a_folder_in_use_says_so_and_a_new_one_clears_up(tmp_path: Path, monkeyp
     assert cache.private_folder() == folder and not second.exists() and time.time() - folder.stat().st_mtime < 3600
 
 
-def test_what_cannot_be_removed_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("refused", ["rmdir", "utime"])
+def test_what_cannot_be_removed_harms_nothing(refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = part("cache_folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     base = tmp_path / "qwenaudio_np"
@@ -186,6 +187,5 @@ def test_what_cannot_be_removed_harms_nothing(tmp_path: Path, monkeypatch: pytes
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(Path, "rmdir", refuse)
-    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(*{"rmdir": (Path, "rmdir"), "utime": (os, "utime")}[refused], refuse)
     assert cache.private_folder() == base / cache.fingerprint() and old.exists()

@@ -173,6 +173,31 @@ def test_nothing_else_of_the_package_needs_numba() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
+MISFITS: dict[str, Callable[[Any], object]] = {
+    "weight": lambda k: k.linear(random(1, 40), random(8, 20)),
+    "weight, many rows": lambda k: k.linear(random(13, 40), random(8, 80)),
+    "weight, quantised": lambda k: k.linear(random(2, 40), ops.quantise(random(8, 80), 8)),
+    "weight of the second product": lambda k: k.linears(random(2, 40), (random(8, 40), None), (random(8, 39), None)),
+    "bias, short": lambda k: k.linear(random(1, 40), random(8, 40), random(3)),
+    "bias, long": lambda k: k.linear(random(13, 40), random(8, 40), random(9)),
+    "weight of rms_norm": lambda k: k.rms_norm(random(3, 40), random(20), 1e-6),
+    "weight of layer_norm": lambda k: k.layer_norm(random(3, 40), random(41), random(41)),
+    "bias of layer_norm": lambda k: k.layer_norm(random(3, 40), random(40), random(39)),
+    "k, fewer heads": lambda k: k.attention(random(3, 1, 8), random(2, 5, 8), random(2, 5, 8), True),
+    "k, wider": lambda k: k.attention(random(3, 7, 8), random(3, 9, 9), random(3, 9, 9), True),
+    "v, fewer positions": lambda k: k.attention(random(3, 1, 8), random(3, 5, 8), random(3, 4, 8), True),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_shapes_that_do_not_fit_are_refused(kernels: Any, misfit: str) -> None:
+    """As the definition refuses them; compiled code would read what lies behind the smaller array."""
+    with pytest.raises(ValueError, match=rf"^{misfit[0]}\w* has the shape \(.*\), expected \("):
+        MISFITS[misfit](kernels)
+    with pytest.raises((ValueError, IndexError)):
+        MISFITS[misfit](ops)
+
+
 def test_the_backend_offers_every_operation(kernels: Any) -> None:
     for name in (name for name in vars(backends.Ops) if not name.startswith("_")):
         assert callable(getattr(kernels, name))
