@@ -49,7 +49,8 @@ def verify(arguments: Namespace) -> int:
     hashes = "hashes checked" if report.hashed else unhashed
     compared = f", {report.compared} compared with the source" if arguments.against is not None else ""
     state = "good" if report.ok else "not good"
-    lines.append(f"{shown(arguments.folder)} is {state}: {report.tensors} tensors in {report.files} files, {hashes}{compared}")
+    files = "1 file" if report.files == 1 else f"{report.files} files"
+    lines.append(f"{shown(arguments.folder)} is {state}: {report.tensors} tensors in {files}, {hashes}{compared}")
     console.put("\n".join(lines) + "\n")
     return 0 if report.ok else 1
 
