@@ -8,8 +8,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3.10 python3; do \
     $$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $$python && break; done)
 
-DEMO_CLIP := examples/ill_disposed.flac
-DEMO_MODEL := build/tiny
+DEMO_CLIP := examples/amiable.flac
 PROMPT := what does the person say?
 
 COUNT ?= 100000
@@ -24,14 +23,10 @@ SEED ?= 1
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(VENV)/.installed  ## answer on a recording of speech with a small random checkpoint
-	@if [ ! -e $(DEMO_MODEL)/config.json ]; then \
-	    rm -rf $(DEMO_MODEL) && mkdir -p $(dir $(DEMO_MODEL)) && \
-	    $(BIN)/qwenaudio-np random-checkpoint $(DEMO_MODEL) --size tiny --seed 1; fi
-	@echo 'These weights are random numbers (there is no trained model here): the answer below shows that everything runs; its words mean nothing.'
-	@echo '$$ qwenaudio-np --model $(DEMO_MODEL) --input $(DEMO_CLIP) --prompt "$(PROMPT)" --max-new-tokens 16'
-	@$(BIN)/qwenaudio-np --model $(DEMO_MODEL) --input $(DEMO_CLIP) --prompt "$(PROMPT)" --max-new-tokens 16
-	@echo 'Try your own: $(BIN)/qwenaudio-np --model $(DEMO_MODEL) --input FILE --prompt "..."'
+demo: $(VENV)/.installed  ## answer on a recording of a person with the embedded model
+	@echo '$$ qwenaudio-np --input $(DEMO_CLIP) --prompt "$(PROMPT)"'
+	@$(BIN)/qwenaudio-np --input $(DEMO_CLIP) --prompt "$(PROMPT)"
+	@echo 'Try your own: $(BIN)/qwenaudio-np --input FILE --prompt "$(PROMPT)"'
 
 test: lint  ## ruff, mypy and every test, the documentation included
 	$(BIN)/pytest

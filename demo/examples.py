@@ -99,9 +99,9 @@ def _with_answer(ids: list[int], answer: str, end: str, tokenizer: Tokenizer) ->
 
 def _speech(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator) -> Example:
     words, text, draw = entry["words"], entry["text"], random.random()
-    if words and draw < 0.35:
+    if words and draw < 0.45:
         return task_example("timestamps", timestamps_answer(words), vectors, tokenizer)
-    if words and draw < 0.5:
+    if words and draw < 0.6:
         spoken = [word for word, _, _ in words]
         once = [timed for timed in words if spoken.count(timed[0]) == 1]
         if once:
@@ -109,7 +109,7 @@ def _speech(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator)
             earlier = (str(random.choice(TRANSCRIBE)), transcript_answer(text))
             question = str(random.choice(WHEN)).format(word=word)
             return chat_example(question, when_answer(word, start, end), vectors, tokenizer, earlier)
-    if draw > 0.8:
+    if draw > 0.6:
         return chat_example(str(random.choice(TRANSCRIBE)), transcript_answer(text), vectors, tokenizer)
     return task_example("asr", text, vectors, tokenizer)
 

@@ -14,6 +14,8 @@ from typing import Any
 from qwenaudio_np import backends, console
 from qwenaudio_np.checkpoint_commands import convert, download, random_checkpoint, verify
 from qwenaudio_np.config import ENCODER_TYPE, load_config, read_json
+from qwenaudio_np.embedded import FOLDER as EMBEDDED
+from qwenaudio_np.embedded import model_folder
 from qwenaudio_np.errors import UsageError, shown
 from qwenaudio_np.inputs import read_ids, read_request
 from qwenaudio_np.loading import load
@@ -119,7 +121,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
 
 def _check_places(arguments: Namespace) -> None:
     """The things that can be wrong before anything is read: where the model is, where the output goes, who reads stdin."""
-    folder = _model_folder(arguments)
+    folder = model_folder(arguments.model)
     if arguments.input.count("-") + (arguments.prompt == "-") > 1:
         raise UsageError("`-` (stdin) can be read only once; give the others as files")
     if arguments.output is None:
@@ -140,20 +142,12 @@ def _sampling(arguments: Namespace) -> Sampling:
     return sampling
 
 
-def _model_folder(arguments: Namespace) -> str:
-    folder = arguments.model or os.environ.get("QWENAUDIO_MODEL")
-    if not folder:
-        raise UsageError(
-            "no model: give --model DIR, or set QWENAUDIO_MODEL, to name a checkpoint folder; "
-            "qwenaudio-np random-checkpoint DIR makes one with random weights"
-        )
-    return str(folder)
-
-
 def _open_model(arguments: Namespace, progress: console.Progress) -> tuple[QwenAudio, float]:
     """The model, and the seconds it took to open."""
-    folder = _model_folder(arguments)
+    folder = model_folder(arguments.model)
     begin = time.perf_counter()
+    if folder == EMBEDDED and not arguments.quiet:
+        console.say("the small embedded model answers (what it can do: DEMO_MODEL.md); --model DIR names another")
     progress(f"opening {shown(folder)}")
     with console.leaving_at_once():
         backends.get(arguments.backend, arguments.threads)

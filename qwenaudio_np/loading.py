@@ -11,6 +11,7 @@ from qwenaudio_np import backends
 from qwenaudio_np.cache import KEPT
 from qwenaudio_np.checkpoint import load_weights
 from qwenaudio_np.config import ModelConfig, load_config
+from qwenaudio_np.embedded import model_folder
 from qwenaudio_np.errors import MismatchError, UsageError, shown
 from qwenaudio_np.model import QwenAudio
 from qwenaudio_np.recoding import Progress
@@ -23,7 +24,7 @@ VOCABULARY_FILE = "qwen.tiktoken"
 
 
 def load(
-    path: str | Path,
+    path: str | Path | None = None,
     backend: str = "numba",
     dtype: str = "float32",
     threads: int | None = None,
@@ -35,6 +36,7 @@ def load(
 ) -> QwenAudio:
     """Open a checkpoint folder (config.json, qwen.tiktoken, safetensors).
 
+    path: default that of the environment variable QWENAUDIO_MODEL, else the small embedded model's.
     backend: "numba" (fast) or "reference" (readable NumPy). dtype: type of all arithmetic, "float32" or "float64"; the weights
     stay as stored and memory-mapped. threads: for kernels and NumPy's matrix products, of this whole process: the latest load counts
     for all models (default: all cores); a ThreadsWarning says so where NumPy cannot be held to it. force: load even where memory looks
@@ -48,6 +50,7 @@ def load(
     if kv is not None and kv not in KEPT:
         raise UsageError(f"kv is {shown(kv)}, expected float32 or bfloat16")
     kept = DTYPES[dtype] if kv is None else KEPT[kv]
+    path = model_folder(path)
     limit_blas(threads)
     ops = backends.get(backend, threads, notice)
     config = load_config(path)

@@ -141,7 +141,7 @@ def _add_request_options(parser: ArgumentParser) -> None:
 
 def _add_model_options(parser: ArgumentParser) -> None:
     add, backends = parser.add_argument_group("model").add_argument, ("reference", "numba")
-    add("-m", "--model", metavar="DIR", help="checkpoint folder (default: the environment variable QWENAUDIO_MODEL)")
+    add("-m", "--model", metavar="DIR", help="checkpoint folder (default: that of QWENAUDIO_MODEL, else the small embedded model)")
     add("--backend", choices=backends, default="numba", metavar="B", help="numba (default): fast; reference: readable NumPy")
     help_weights = "float32, bfloat16, int8 or int4: convert them while loading (default: as stored)"
     add("--weights", choices=("float32", "bfloat16", "int8", "int4"), metavar="W", help=help_weights)

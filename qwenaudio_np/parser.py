@@ -22,24 +22,25 @@ from qwenaudio_np.options import (
 
 PROGRAM = "qwenaudio-np"
 EXAMPLES = "examples:\n"
-RUN_USAGE = f"{PROGRAM} [run] --model DIR [--input FILE ...] (--prompt TEXT | --task NAME) [options]"
+RUN_USAGE = f"{PROGRAM} [run] [--model DIR] [--input FILE ...] (--prompt TEXT | --task NAME) [options]"
 RUN_EXAMPLES = f"""\
-{EXAMPLES}  {PROGRAM} --model Qwen-Audio-Chat --input 1272-128104-0000.flac --prompt "what does the person say?"
+{EXAMPLES}  {PROGRAM} --input 1272-128104-0000.flac --prompt "what does the person say?"
+  {PROGRAM} --input speech.wav --task timestamps
   {PROGRAM} --model Qwen-Audio-Chat -i a.wav b.wav -p "Which is louder?" --json
   {PROGRAM} --model Qwen-Audio -i speech.mp3 --task translate --language de --text-language en
   ffmpeg -i film.mp4 -f wav - | {PROGRAM} --model Qwen-Audio -i - --task caption -o caption.txt
 """
-TRACE_USAGE = f"{PROGRAM} trace --model DIR [--input FILE ...] (--prompt TEXT | --task NAME | --ids FILE) --output FILE [options]"
+TRACE_USAGE = f"{PROGRAM} trace [--model DIR] [--input FILE ...] (--prompt TEXT | --task NAME | --ids FILE) --output FILE [options]"
 TRACE_EXAMPLES = f"""\
-{EXAMPLES}  {PROGRAM} trace --model build/tiny -i speech.wav -p "hello" -o trace.safetensors
-  {PROGRAM} trace --model build/tiny -i speech.wav --ids ids.json --dtype float64 --steps 8 -o trace.safetensors
+{EXAMPLES}  {PROGRAM} trace -i speech.wav -p "what does the person say?" -o trace.safetensors
+  {PROGRAM} trace --model Qwen-Audio -i speech.wav --ids ids.json --dtype float64 --steps 8 -o trace.safetensors
 """
 INFO_USAGE = f"{PROGRAM} info DIR [--json]"
 INFO_EXAMPLES = f"""\
 {EXAMPLES}  {PROGRAM} info Qwen-Audio-Chat
   {PROGRAM} info build/tiny --json
 """
-BENCH_USAGE = f"{PROGRAM} bench --model DIR [--weights W] [--threads N] [options]"
+BENCH_USAGE = f"{PROGRAM} bench [--model DIR] [--weights W] [--threads N] [options]"
 BENCH_EXAMPLES = f"""\
 {EXAMPLES}  {PROGRAM} bench --model build/layer --weights int8
 """

@@ -18,6 +18,7 @@ import pytest
 import soundfile
 from safetensors.numpy import load_file, save_file
 
+from qwenaudio_np import embedded
 from tests.cli_tools import (
     CLIP,
     GOLDEN,
@@ -108,9 +109,10 @@ def test_wrong_usage(name: str, run: Run, tmp_path: Path, monkeypatch: pytest.Mo
         assert_refused(run(*words), 2, *fragments)
 
 
-def test_no_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_model(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QWENAUDIO_MODEL", raising=False)
-    assert_refused(run("-p", "x"), 2, "--model DIR", "QWENAUDIO_MODEL", "random-checkpoint")
+    monkeypatch.setattr(embedded, "FOLDER", tmp_path / "nothing")
+    assert_refused(run("-p", "x"), 2, "none embedded", "--model DIR", "QWENAUDIO_MODEL")
 
 
 # --- sound files -----------------------------------------------------------------------------------------------------

@@ -77,14 +77,15 @@ def listed_tree() -> dict[str, str]:
 
 
 def existing_tree() -> set[str]:
-    """Every file of the three packages, and every top-level entry that git tracks (or, without git, that is not made by a tool)."""
+    """What lies in the three packages, and every top-level entry that git tracks (or, without git, that is not made by a tool)."""
     top = {path.name for path in ROOT.iterdir() if not path.name.endswith(".egg-info") and (path.is_file() or any(path.iterdir()))}
     if (ROOT / ".git").exists():
         listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         top = {line.partition("/")[0] for line in listing.splitlines()} & top or top
     top = {name for name in top - NOT_OURS if not name.startswith(".") or name == ".ci"}
-    files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    return {name + "/" if (ROOT / name).is_dir() else name for name in top} | {name_of(path) for path in files}
+    inside = [path for folder in FOLDERS for path in (ROOT / folder).iterdir() if path.name != "__pycache__"]
+    names = {*top, *map(name_of, inside)}
+    return {name + "/" if (ROOT / name).is_dir() else name for name in names}
 
 
 def test_tree_is_complete_and_true() -> None:

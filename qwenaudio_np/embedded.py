@@ -1,0 +1,27 @@
+"""The small trained model inside the package, and which model answers when none is named.
+
+It is an ordinary checkpoint folder: the loader has no special case for it. What it can do, and how it was made: DEMO_MODEL.md.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from qwenaudio_np.errors import UsageError
+
+FOLDER = Path(__file__).parent / "embedded_model"
+VARIABLE = "QWENAUDIO_MODEL"
+
+
+def model_folder(given: str | Path | None = None) -> str | Path:
+    """The folder given, else that of the environment variable QWENAUDIO_MODEL, else the embedded model's.
+
+    Raises UsageError where the last is meant and the package was built without it.
+    """
+    folder = given or os.environ.get(VARIABLE)
+    if folder:
+        return folder
+    if not (FOLDER / "config.json").is_file():
+        raise UsageError(f"no model: this copy of the package has none embedded; name a checkpoint folder with --model DIR or {VARIABLE}")
+    return FOLDER
