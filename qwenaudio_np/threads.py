@@ -40,7 +40,9 @@ def limit_blas(threads: int | None) -> None:
     if "numpy" not in sys.modules:
         for name in _ENVIRONMENT:
             os.environ[name] = str(count)
-    elif not _environment_says(count) and not _limit_loaded(count):
+    elif _environment_says(count):
+        return  # nothing is limited here, so there is nothing to take back later
+    elif not _limit_loaded(count):
         warnings.warn(
             f"threads={threads} does not reach NumPy's own matrix products: NumPy was loaded before, and threadpoolctl is not installed "
             f"or does not know its BLAS; install threadpoolctl, or set OMP_NUM_THREADS={count} before Python starts",
