@@ -51,3 +51,15 @@ def no_network() -> Iterator[None]:
         patch.setattr(socket.socket, "connect_ex", _refuse)
         patch.setattr(socket, "getaddrinfo", _refuse)
         yield
+
+
+@pytest.fixture()
+def short(golden: Path) -> Path:
+    """A golden folder whose checkpoint is in bfloat16: the source of most conversions."""
+    return golden / "short_context_bf16"
+
+
+@pytest.fixture()
+def out(tmp_path: Path) -> Path:
+    """Where a conversion is asked to write; nothing is there yet."""
+    return tmp_path / "out"

@@ -19,17 +19,6 @@ from tests.conversion_tools import SMALL, Entry, as_torch, everything, left_over
 from tests.make_checkpoint import all_logits, make_checkpoint, shapes
 from tests.torch_fixtures import FOLDER
 
-
-@pytest.fixture()
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture()
-def short(golden: Path) -> Path:
-    return golden / "short_context_bf16"
-
-
 # --- sources -----------------------------------------------------------------------------------------------------------
 
 

@@ -24,17 +24,6 @@ from tests.conversion_tools import SMALL, everything, left_over, stored
 from tests.make_checkpoint import make_checkpoint
 from tests.torch_fixtures import FOLDER
 
-
-@pytest.fixture()
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture()
-def short(golden: Path) -> Path:
-    return golden / "short_context_bf16"
-
-
 # --- refused before anything is written --------------------------------------------------------------------------------
 
 

@@ -21,16 +21,6 @@ from tests.kills import kill_at_random_moments
 from tests.make_checkpoint import make_checkpoint
 
 
-@pytest.fixture()
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture()
-def short(golden: Path) -> Path:
-    return golden / "short_context_bf16"
-
-
 class Stop(BaseException):
     """Like KeyboardInterrupt: nothing on the way catches it."""
 
