@@ -13,11 +13,6 @@ from tests.make_checkpoint import make_checkpoint
 from tests.torch_fixtures import FOLDER
 
 
-@pytest.fixture()
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
 @pytest.mark.parametrize("weights", ["int8", "int4"])
 def test_a_quantised_source_is_called_so(tmp_path: Path, out: Path, weights: str) -> None:
     convert_checkpoint(make_checkpoint(tmp_path / "source"), tmp_path / "small", weights=weights)
