@@ -1,6 +1,6 @@
 """LLVM code for sums of products of small whole numbers: one group of 32 columns, 16 rows of weights, several rows of activations.
 
-The same sums three ways, by `isa`. A quad is 4 columns; a lane holds the quad of one row. Weights come as registers of 64 bytes
+The same sums three ways, by `isa` (and a fourth, for tests: isa.EMULATED). A quad is 4 columns; a lane holds the quad of one row. Weights come as registers of 64 bytes
 (16 rows), activations as the 4 bytes of a quad, repeated for every lane.
 """
 
@@ -86,7 +86,7 @@ def _vpdpbusd(builder: Any, total: Any, codes: Any, quad: Any) -> Any:
 
 
 def _dot4(builder: Any, total: Any, codes: Any, quad: Any) -> Any:
-    """What vpdpbusd computes, for any CPU."""
+    """What vpdpbusd computes, for any CPU: bytes from 0 to 255 times bytes from -128 to 127, summed in 32 bits without saturation."""
     for shift in (0, 8, 16, 24):
         code = builder.and_(builder.lshr(codes, ir.Constant(WORDS, [shift] * LANES)), ir.Constant(WORDS, [0xFF] * LANES))
         value = builder.ashr(builder.shl(quad, I32(24 - shift)), I32(24))

@@ -12,16 +12,19 @@ from qwenaudio_np.errors import BackendError, shown
 
 # From the fastest to the one that every CPU has; what LLVM calls the features that each needs.
 ISAS = {"avx512vnni": ("avx512f", "avx512bw", "avx512vnni"), "avx2": ("avx2",), "plain": ()}
+# The code of avx512vnni with vpdpbusd, and nothing else, taken apart into what every CPU has: its tests run on all machines.
+# Slow, and never chosen by itself.
+EMULATED = "avx512vnni-emulated"
 
 
 def available() -> tuple[str, ...]:
     """Those that code compiled here may use, the fastest first."""
-    found = _features()
+    found = features()
     return tuple(isa for isa, needs in ISAS.items() if all(feature in found for feature in needs))
 
 
-def _features() -> set[str]:
-    """Features that Numba compiles for: this CPU's, but for where its settings (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES) say otherwise."""
+def features() -> set[str]:
+    """What Numba compiles for, by LLVM's names: this CPU's features, or what the settings NUMBA_CPU_NAME, NUMBA_CPU_FEATURES say."""
     if config.CPU_FEATURES is not None:
         return {part[1:] for part in config.CPU_FEATURES.split(",") if part.startswith("+")}
     if config.CPU_NAME is not None:
@@ -33,9 +36,9 @@ _chosen = available()[0]
 
 
 def set_isa(isa: str | None) -> None:
-    """Use these instructions from now on: a key of ISAS; None: the fastest. Raises BackendError if this CPU has not got them."""
+    """Use these instructions from now on: a key of ISAS, or EMULATED; None: the fastest. BackendError if this CPU has not got them."""
     global _chosen
-    if isa is not None and isa not in available():
+    if isa not in (None, EMULATED, *available()):
         raise BackendError(f"instructions {shown(isa)} cannot be used on this CPU, expected one of: {', '.join(available())}")
     _chosen = isa or available()[0]
 

@@ -27,7 +27,7 @@ from .simd import add_outer, prefetch, store, zeros
 from .simd_integer import add_scaled, group_sums, round_group
 from .simd_python import LANES
 
-TILE = {"avx512vnni": 12, "avx2": 4, "plain": 4}  # rows of x at once: as many sums as the registers hold
+TILE = {"avx512vnni": 12, isa.EMULATED: 12, "avx2": 4, "plain": 4}  # rows of x at once: as many sums as the registers hold
 ROUNDED = 16  # rows of x per piece of work when they are rounded
 BLOCKS = 4  # blocks of 16 rows of W per piece of work: they stay in the second-level cache while all of x passes by
 AHEAD = 2048  # bytes of codes between what is asked for and what is used: the CPU by itself starts anew at every page of 4096

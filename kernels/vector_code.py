@@ -9,11 +9,11 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from . import isa
 from .simd_python import LANES
 
 I8, I32, F32 = ir.IntType(8), ir.IntType(32), ir.FloatType()
@@ -21,8 +21,8 @@ VECTOR = ir.VectorType(F32, LANES)
 
 
 def host_has(feature: str) -> bool:
-    """Whether this CPU has a feature, by LLVM's name for it."""
-    return bool(llvmlite.binding.get_host_cpu_features().get(feature, False))
+    """Whether code compiled here may use a feature of the CPU, by LLVM's name for it."""
+    return feature in isa.features()
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------------

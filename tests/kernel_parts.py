@@ -22,3 +22,12 @@ def part(name: str) -> Any:
 
 def random(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng([seed, *shape]).standard_normal(shape, dtype=np.float32)
+
+
+def recompiled(patch: pytest.MonkeyPatch, module: Any, **constants: Any) -> None:
+    """Other constants for a module of kernels, and functions compiled with them: compiled code has the constants built in."""
+    for name, value in constants.items():
+        patch.setattr(module, name, value)
+    for name, function in list(vars(module).items()):
+        if isinstance(function, numba.core.registry.CPUDispatcher) and function.py_func.__module__ == module.__name__:
+            patch.setattr(module, name, numba.njit(nogil=True, error_model="numpy")(function.py_func))
