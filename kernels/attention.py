@@ -24,7 +24,7 @@ from .linear import DOTS, one_dot, several_dots, turn
 from .simd import ROWS, add, add_outer, add_to, exp_minus, exp_nonpositive, lane_max, lane_sum, load, maximum, store, widened, zeros
 from .simd_python import LANES
 
-QUERIES = 192  # queries per piece of work: what turning a block of keys round costs is shared by so many
+QUERIES = 192  # queries per piece of work at most: what turning a block of keys round costs is shared by so many
 KEYS = 256  # keys and values at once: with head_dim 128, 256 KB in the second-level cache
 STRIP = 64  # rows of values that stay in the first-level cache while all their columns are summed
 FEW = 3  # up to so many queries are taken one by one
@@ -50,7 +50,8 @@ def attention(q: Array, k: Stored, v: Stored, causal: bool) -> Array:
     if length <= FEW:
         parallel.run(lambda i: _one_by_one(*arrays, i), heads, q.size * total)
     else:
-        parallel.run(lambda i: _tiled(*arrays, i), heads * -(-length // QUERIES), q.size * total)
+        most = min(QUERIES, parallel.within(ROWS, 2 * total * head_dim))
+        parallel.run(lambda i: _tiled(*arrays, most, i), heads * -(-length // most), q.size * total)
     return out
 
 
@@ -164,13 +165,13 @@ def _add_values(scores: Array, seen: Array, values: Array, result: Array, at: in
 
 @kernel
 def _tiled(
-    q: Array, q_steps: tuple, k: Array, k_steps: tuple, v: Array, v_steps: tuple, out: Array, shape: tuple, seen: int, piece: int
+    q: Array, q_steps: tuple, k: Array, k_steps: tuple, v: Array, v_steps: tuple, out: Array, shape: tuple, seen: int, most: int, piece: int
 ) -> None:
-    """Up to QUERIES queries of one head."""
+    """Up to `most` queries of one head."""
     heads, length, total, head_dim = shape
-    blocks = -(-length // QUERIES)
-    head, first = piece // blocks, piece % blocks * QUERIES
-    count = min(QUERIES, length - first)
+    blocks = -(-length // most)
+    head, first = piece // blocks, piece % blocks * most
+    count = min(most, length - first)
     tiles, columns = -(-count // ROWS), -(-head_dim // LANES) * LANES
     queries = np.empty(tiles * ROWS * head_dim, np.float32)
     _pack_queries(q, head * q_steps[0] + first * q_steps[1], q_steps[1], count, head_dim, queries)

@@ -72,7 +72,7 @@ def by_dots(x: Array) -> Product:
 
     def product(weight: Stored, bias: Stored, y: Array) -> list[Callable[[], object]]:
         outs = len(weight)
-        rows = -(-outs // (SHARES * parallel.get_threads() * DOTS)) * DOTS
+        rows = min(-(-outs // (SHARES * parallel.get_threads() * DOTS)) * DOTS, parallel.within(DOTS, x.size))
         arrays = (flat, readable(weight), bias, y.reshape(-1))
         return [partial(_dots, *arrays, width, outs, first, rows) for first in range(0, outs, rows)]
 
@@ -125,9 +125,10 @@ def by_panels(x: Array) -> Product:
     packed = readable(filled)
 
     def product(weight: Stored, bias: Stored, y: Array) -> list[Callable[[], object]]:
-        outs = len(weight)
-        arrays = (packed, readable(weight), bias, y.reshape(-1))
-        return [partial(_panels, *arrays, width, length, outs, first) for first in range(0, outs, PANELS * LANES)]
+        outs, columns = len(weight), PANELS * LANES
+        run = partial(_panels, packed, readable(weight), bias, y.reshape(-1), width, length, outs)
+        rows = parallel.within(ROWS, columns * width)
+        return [partial(run, first, row, rows) for first in range(0, outs, columns) for row in range(0, length, rows)]
 
     return product
 
@@ -158,27 +159,31 @@ def turn(weight: Stored, at: int, step: int, rows: int, depth: int, panel: Array
 
 
 @kernel
-def _panels(packed: Array, weight: Stored, bias: Array, y: Array, width: int, length: int, outs: int, first: int) -> None:
-    """Outputs first, ..., first + PANELS * 16 - 1 of every row of x."""
-    tiles = -(-length // ROWS)
+def _panels(
+    packed: Array, weight: Stored, bias: Array, y: Array, width: int, length: int, outs: int, first: int, first_row: int, rows: int
+) -> None:
+    """Outputs first, ..., first + PANELS * 16 - 1 of `rows` rows of x (whole tiles, but for the last)."""
+    tiles, first_tile = -(-length // ROWS), first_row // ROWS
+    last_row = min(first_row + rows, length)
+    here = -(-last_row // ROWS) - first_tile
     panels = min(PANELS, (outs - first + LANES - 1) // LANES)
     columns = panels * LANES
     buffer = np.empty(columns * DEPTH, np.float32)
-    sums = np.zeros(tiles * ROWS * columns, np.float32)
+    sums = np.zeros(here * ROWS * columns, np.float32)
     for start in range(0, width, DEPTH):
         depth = min(DEPTH, width - start)
         for panel in range(panels):
             row = first + panel * LANES
             turn(weight, row * width + start, width, outs - row, depth, buffer, panel * LANES * depth)
-        for tile in range(tiles):
+        for tile in range(here):
             for panel in range(panels):
                 part = zeros(ROWS)
-                x_at, w_at = (start * tiles + tile * depth) * ROWS, panel * LANES * depth
+                x_at, w_at = (start * tiles + (first_tile + tile) * depth) * ROWS, panel * LANES * depth
                 for k in range(depth):
                     part = add_outer(part, packed, x_at + k * ROWS, 1, buffer, w_at + k * LANES)
                 add_to(part, sums, tile * ROWS * columns + panel * LANES, columns)
-    for row in range(length):
+    for row in range(first_row, last_row):
         for i in range(min(columns, outs - first)):
-            y[row * outs + first + i] = sums[row * columns + i]
+            y[row * outs + first + i] = sums[(row - first_row) * columns + i]
         for i in range(min(columns, len(bias) - first)):
             y[row * outs + first + i] += bias[first + i]

@@ -45,9 +45,11 @@ def by_groups(x: Array) -> Callable[[Quantised, Stored, Array], list[Callable[[]
         blocks, groups = blocks_and_groups(weight.shape)
         offsets = readable(weight.scales if weight.offsets is None else weight.offsets)
         arrays = (codes, scales, totals, shared, readable(weight.codes), readable(weight.scales), offsets, bias, y.reshape(-1))
-        count = BLOCKS if length > tile else max(1, -(-blocks // (SHARES * parallel.get_threads())))
+        share, block = -(-blocks // (SHARES * parallel.get_threads())), groups * GROUP * LANES
+        count = BLOCKS if length > tile else min(share, parallel.within(1, tile * block))
+        rows = parallel.within(tile, count * block)
         run = functools.partial(_compiled(weight.bits, tile, how), *arrays, length, groups, len(weight))
-        return [functools.partial(run, first, count) for first in range(0, blocks, count)]
+        return [functools.partial(run, first, count, row, rows) for first in range(0, blocks, count) for row in range(0, length, rows)]
 
     return product
 
@@ -84,10 +86,10 @@ def _compiled(bits: int, tile: int, how: str) -> Any:
 
     def rows_by_blocks(
         codes: Array, scales: Array, totals: Array, shared: Array, w: Array, w_scales: Array, offsets: Array, bias: Array, y: Array,
-        length: int, groups: int, outs: int, first: int, count: int,
+        length: int, groups: int, outs: int, first: int, count: int, first_row: int, rows: int,
     ) -> None:  # fmt: skip
         buffer = np.empty(tile * LANES, np.float32)
-        for row in range(0, length, tile):
+        for row in range(first_row, min(first_row + rows, length), tile):
             for block in range(first, min(first + count, (outs + LANES - 1) // LANES)):
                 sums, at = zeros(tile), row * groups
                 for group in range(block * groups, (block + 1) * groups):

@@ -27,7 +27,7 @@ BITS = pytest.mark.parametrize("bits", [8, 4])
 @compiled_only
 @pytest.mark.parametrize("twin", ["_dot4", "_vpdpbusd"])
 def test_four_products_to_a_sum(twin: str) -> None:
-    """Every unsigned byte times every signed one, summed in 32 bits that wrap around, as Intel describes vpdpbusd (vpdpbusds would stop)."""
+    """Every unsigned byte times every signed one, in 32 bits that wrap around, as Intel describes vpdpbusd (vpdpbusds would stop)."""
     if twin == "_vpdpbusd" and "avx512vnni" not in part("isa").available():
         pytest.skip("this CPU has no avx512vnni")
     emit, words, code = getattr(part("integer_code"), twin), part("integer_code").WORDS, part("vector_code")

@@ -43,7 +43,9 @@ def use(kernels: Any, isa: str) -> None:
 
 @BITS
 @ISAS
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 100, 70), (2, 32, 16), (13, 48, 33), (5, 700, 90), (12, 64, 32), (24, 33, 17), (35, 97, 81)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (1, 100, 70), (2, 32, 16), (13, 48, 33), (5, 700, 90), (12, 64, 32), (24, 33, 17), (35, 97, 81)]
+)
 def test_linear_equals_its_definition(kernels: Any, bits: int, isa: str, shape: tuple[int, int, int]) -> None:
     use(kernels, isa)
     length, inner, out = shape
