@@ -5,7 +5,8 @@ of ROWS queries: scores into a small buffer, each row's running maximum, exponen
 added to a running result; when the maximum rises, what was summed so far is scaled down. Source: "FlashAttention-2", algorithm 1.
 Few queries (decoding) take the keys as they lie, for turning them round would cost more than the products.
 
-NaN and infinity come out as in ops.attention, but for this: what a query must not see cannot touch its row, not even as 0 * NaN.
+NaN and infinity come out as in ops.attention, but for two cases: what a query must not see cannot touch its row, not even as 0 * NaN;
+and values are summed before they are divided by the sum of the weights, so that they overflow from 3e38 / total on.
 """
 
 from __future__ import annotations
@@ -62,9 +63,10 @@ def _sees(query: int, seen: int, total: int) -> int:
 
 
 @inlined
-def _to_weights(scores: Array, at: int, seen: int, padded: int, peak: float) -> tuple[float, float, float]:
-    """One row of scores, `padded` of them (a multiple of 16), of which `seen` count -> exp(score - maximum), in place.
+def _to_weights(scores: Array, at: int, seen: int, padded: int, peak: float, scale: Array) -> tuple[float, float, float]:
+    """One row of q k^T, `padded` of them (a multiple of 16), of which `seen` count -> exp(score - maximum), in place.
 
+    scale [1] is applied here, to the sums, as in ops.attention: so both overflow for the same q and k.
     `peak` is the maximum of the blocks before. Returns the new maximum, what earlier sums must be multiplied with, and the
     sum of this block. While everything is -inf the exponentials are relative to 0 (-inf - -inf would be NaN): they are all 0,
     and a row that ends so is 0 / 0, which is NaN, as in ops.softmax.
@@ -74,13 +76,13 @@ def _to_weights(scores: Array, at: int, seen: int, padded: int, peak: float) -> 
     highest = load(scores, at)
     for j in range(LANES, padded, LANES):
         highest = maximum(highest, load(scores, at + j))
-    top = lane_max(highest)
+    top = lane_max(highest) * scale[0]
     if not top > peak and top == top:
         top = peak
     shift = top if top != HIDDEN else np.float32(0)
     total = zeros(1)
     for j in range(0, padded, LANES):
-        weights = exp_minus(load(scores, at + j), shift)
+        weights = exp_minus(add_outer(zeros(1), scale, 0, 0, scores, at + j), shift)
         store(weights, scores, at + j, LANES)
         total = add(total, weights)
     return top, exp_nonpositive(peak - shift), lane_sum(total)
@@ -93,7 +95,7 @@ def _one_by_one(
     """All queries of one head, each against all of its keys at once."""
     heads, length, total, head_dim = shape
     scores = np.empty(-(-total // LANES) * LANES, np.float32)
-    scale = np.float32(1.0 / math.sqrt(head_dim))
+    scale = np.full(1, np.float32(1.0 / math.sqrt(head_dim)))
     for query in range(length):
         count = _sees(query, seen, total)
         q_at = head * q_steps[0] + query * q_steps[1]
@@ -101,9 +103,7 @@ def _one_by_one(
             several_dots(q, q_at, k, head * k_steps[0] + j * k_steps[1], k_steps[1], head_dim, scores, j)
         for j in range(count // DOTS * DOTS, count):
             one_dot(q, q_at, k, head * k_steps[0] + j * k_steps[1], 0, head_dim, scores, j)
-        for j in range(count):
-            scores[j] *= scale
-        weight = _to_weights(scores, 0, count, len(scores), HIDDEN)[2]
+        weight = _to_weights(scores, 0, count, len(scores), HIDDEN, scale)[2]
         at = (query * heads + head) * head_dim
         out[at : at + head_dim] = 0
         for start in range(0, count, STRIP):
@@ -128,12 +128,11 @@ def _add_rows(weights: Array, first: int, count: int, v: Array, v_at: int, step:
 
 @inlined
 def _pack_queries(q: Array, at: int, step: int, count: int, head_dim: int, packed: Array) -> None:
-    """`count` rows of q / sqrt(head_dim) -> packed [tiles][head_dim][ROWS], zeros below the last."""
-    scale = np.float32(1.0 / math.sqrt(head_dim))
+    """`count` rows of q -> packed [tiles][head_dim][ROWS], zeros below the last."""
     for row in range(len(packed) // head_dim):
         to = row // ROWS * ROWS * head_dim + row % ROWS
         for c in range(head_dim):
-            packed[to + c * ROWS] = q[at + row * step + c] * scale if row < count else np.float32(0)
+            packed[to + c * ROWS] = q[at + row * step + c] if row < count else np.float32(0)
 
 
 @inlined
@@ -172,7 +171,7 @@ def _tiled(
     blocks = -(-length // most)
     head, first = piece // blocks, piece % blocks * most
     count = min(most, length - first)
-    tiles, columns = -(-count // ROWS), -(-head_dim // LANES) * LANES
+    tiles, columns, scale = -(-count // ROWS), -(-head_dim // LANES) * LANES, np.full(1, np.float32(1.0 / math.sqrt(head_dim)))
     queries = np.empty(tiles * ROWS * head_dim, np.float32)
     _pack_queries(q, head * q_steps[0] + first * q_steps[1], q_steps[1], count, head_dim, queries)
     keys, values, scores = np.empty(KEYS * head_dim, np.float32), np.empty(KEYS * columns, np.float32), np.empty(ROWS * KEYS, np.float32)
@@ -196,7 +195,7 @@ def _tiled(
                 store(part, scores, panel, KEYS)
             for r in range(ROWS):
                 row = tile * ROWS + r
-                peaks[row], factor, weight = _to_weights(scores, r * KEYS, sees[r], padded, peaks[row])
+                peaks[row], factor, weight = _to_weights(scores, r * KEYS, sees[r], padded, peaks[row], scale)
                 weights[row] = weights[row] * factor + weight
                 for c in range(columns):
                     result[row * columns + c] *= factor

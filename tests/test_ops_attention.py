@@ -69,6 +69,16 @@ def test_attention_of_large_scores_does_not_overflow(ops: Any, dtype: Any) -> No
         same(ops.attention(q, k, v, False), np.repeat(v[0, -1:], length, 0), dtype)
 
 
+@pytest.mark.parametrize("length", [1, 9])
+def test_attention_overflows_where_the_sum_does(ops: Any, dtype: Any, length: int) -> None:
+    """The factor 1 / sqrt(head_dim) comes after the sum of the products, which it cannot save."""
+    size = math.sqrt(float(np.finfo(dtype).max))
+    q, k, v = np.full((1, length, 16), size, dtype), np.full((1, 20, 16), size / 8, dtype), np.ones((1, 20, 16), dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert np.isnan(ops.attention(q, k, v, False)).all()  # 16 / 8 of the largest number; its half would be one
+    same(ops.attention(q, k / 4, v, False), np.ones((length, 16)), dtype)
+
+
 @pytest.mark.parametrize("total", [20, 300])
 @pytest.mark.parametrize("length", [2, 9])
 def test_attention_keeps_nan_and_infinity_in_the_rows_that_see_them(ops: Any, dtype: Any, length: int, total: int) -> None:
