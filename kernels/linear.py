@@ -47,7 +47,7 @@ def linears(x: Array, *products: tuple[Weight, Weight | None]) -> tuple[Array, .
 
     x is rounded, or repacked, once; then the pieces of all products are worked off in one go. Raises ValueError for shapes that do not fit.
     """
-    if x.dtype != np.float32 or not x.size or not all(len(weight) for weight, _ in products):
+    if x.dtype != np.float32 or not x.size:
         return ops.linears(x, *products)  # float64 is for truth, not for speed; of nothing there is nothing to gain
     x = np.ascontiguousarray(x)
     ways: dict[Callable[[Array], Product], Product] = {}
@@ -56,12 +56,14 @@ def linears(x: Array, *products: tuple[Weight, Weight | None]) -> tuple[Array, .
         require_shape("weight", weight, (len(weight), x.shape[1]))
         if bias is not None:
             require_shape("bias", bias, (len(weight),))
+        y = np.empty((len(x), len(weight)), np.float32)
+        results.append(y)
+        if not y.size:
+            continue
         way = linear_quantised.by_groups if isinstance(weight, Quantised) else by_dots if len(x) <= FEW else by_panels
         if way not in ways:
             ways[way] = way(x)
-        y = np.empty((len(x), len(weight)), np.float32)
         pieces += ways[way](weight, NO_BIAS if bias is None else readable(ops.widen(bias, x.dtype)), y)
-        results.append(y)
     parallel.run(lambda i: pieces[i](), len(pieces), x.size * sum(len(weight) for weight, _ in products))
     return tuple(results)
 

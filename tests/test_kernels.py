@@ -173,6 +173,16 @@ def test_nothing_else_of_the_package_needs_numba() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
+@pytest.mark.parametrize("length", [1, 9])
+def test_an_empty_product_leaves_the_others_compiled(kernels: Any, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, full, none = random(length, 40), (random(30, 40), random(30)), (random(0, 40), random(0))
+    record = (ops.quantise(random(16, 40, seed=2), 8), None)
+    alone = [kernels.linear(x, *product).tobytes() for product in (full, record)]
+    monkeypatch.setattr(ops, "linears", None)
+    first, empty, last = kernels.linears(x, full, none, record)
+    assert empty.shape == (length, 0) and [first.tobytes(), last.tobytes()] == alone
+
+
 MISFITS: dict[str, Callable[[Any], object]] = {
     "weight": lambda k: k.linear(random(1, 40), random(8, 20)),
     "weight, many rows": lambda k: k.linear(random(13, 40), random(8, 80)),
