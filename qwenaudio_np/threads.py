@@ -36,7 +36,7 @@ def limit_blas(threads: int | None) -> None:
     check_threads(threads)
     if threads == _limited_to:
         return
-    count = threads or os.cpu_count() or 1
+    count = threads or _usable_cores()
     if "numpy" not in sys.modules:
         for name in _ENVIRONMENT:
             os.environ[name] = str(count)
@@ -51,6 +51,11 @@ def limit_blas(threads: int | None) -> None:
         )
         return
     _limited_to = threads
+
+
+def _usable_cores() -> int:
+    """Cores that this process may run on, where the system tells (`taskset`, containers); else all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _environment_says(count: int) -> bool:

@@ -78,7 +78,20 @@ def test_the_latest_number_counts_and_none_takes_it_back(fresh: pytest.MonkeyPat
     told = with_threadpoolctl(fresh)
     for count in (None, 2, 2, 1, None, None):
         threads.limit_blas(count)
-    assert told == [2, 1, os.cpu_count()]
+    assert told[:2] == [2, 1] and len(told) == 3
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_all_cores_are_those_that_this_process_may_use(fresh: pytest.MonkeyPatch, tells: bool) -> None:
+    told = with_threadpoolctl(fresh)
+    fresh.setattr(os, "cpu_count", lambda: 64)
+    if tells:
+        fresh.setattr(os, "sched_getaffinity", lambda process: {3, 5, 9}, raising=False)
+    else:
+        fresh.delattr(os, "sched_getaffinity", raising=False)
+    for count in (2, None):
+        threads.limit_blas(count)
+    assert told == [2, 3 if tells else 64]
 
 
 def test_a_blas_that_threadpoolctl_does_not_know(fresh: pytest.MonkeyPatch) -> None:
