@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qwenaudio_np import backends
+from qwenaudio_np.bfloat16 import to_bfloat16
 from qwenaudio_np.errors import MismatchError, shown
 from qwenaudio_np.names import Shape
 from qwenaudio_np.quantised import LANES, Quantised, part_shapes
@@ -128,7 +129,7 @@ def rounded(values: np.ndarray, source: str, target: str, name: str) -> np.ndarr
         return values
     wide = widened(values, source)
     with np.errstate(over="ignore", invalid="ignore"):
-        narrow = _to_bfloat16(wide) if target == "BF16" else wide.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[target])
+        narrow = to_bfloat16(wide) if target == "BF16" else wide.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[target])
     lost = ~finite(narrow, target) & np.isfinite(wide)
     if lost.any():
         raise MismatchError(
@@ -151,23 +152,3 @@ def finite(values: np.ndarray, dtype: str) -> np.ndarray:
         return np.isfinite(values)
     unsigned, ones = _EXPONENTS[dtype]
     return (values.view(unsigned) & unsigned(ones)) != ones
-
-
-def _to_bfloat16(wide: np.ndarray) -> np.ndarray:
-    """float32 or float64 -> uint16. Rounding carries NaN bits over into the sign, so NaN is put in place afterwards."""
-    bits = (_to_odd_float32(wide) if wide.dtype == np.float64 else wide).view(np.uint32)
-    narrow = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
-    narrow[np.isnan(wide)] = 0x7FC0
-    return narrow
-
-
-def _to_odd_float32(wide: np.ndarray) -> np.ndarray:
-    """float64 -> float32, an inexact value to the neighbour whose last bit is 1: rounding that once more equals rounding once."""
-    near = wide.astype(np.float32)
-    bits = near.view(np.uint32)
-    wrong = (near != wide) & (bits & np.uint32(1) == 0)
-    # A float's magnitude grows with its bits, so one bit down is towards zero whatever the sign.
-    above, below = wrong & (np.abs(near) > np.abs(wide)), wrong & (np.abs(near) < np.abs(wide))
-    bits[above] -= np.uint32(1)
-    bits[below] += np.uint32(1)
-    return near

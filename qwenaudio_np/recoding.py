@@ -38,8 +38,9 @@ def _steps(array: Stored, name: str, weights: str, quantise: Quantise) -> Iterat
         return
     result = _empty_record(array.shape, bits) if bits else np.empty(array.shape, np.uint16 if weights == "bfloat16" else np.float32)
     step = max(1, VALUES * len(array) // max(array.size, 1) // LANES) * LANES
+    wide = np.result_type(array.dtype, np.float32) if weights == "bfloat16" else np.dtype(np.float32)  # float64 is rounded once, not twice
     for start in range(0, len(array), step):
-        rows = widen(array[start : start + step], np.dtype(np.float32))
+        rows = widen(array[start : start + step], wide)
         if isinstance(result, Quantised):
             for ending, part in quantise(rows, result.bits).parts.items():
                 result.parts[ending][start // LANES :][: len(part)] = part

@@ -115,6 +115,15 @@ def test_bfloat16_rounds_and_takes_half() -> None:
         assert naive.wide(kept).ravel().tolist() == [nearest_bfloat16(value) for value in given.ravel().tolist()]
 
 
+def test_float64_becomes_bfloat16_in_one_rounding() -> None:
+    """1 + 2^-8 + 2^-40 is above the middle of its neighbours; as a float32 it would be the middle, and then go down to 1."""
+    k = random(2, 300, 12).astype(np.float64) / 3
+    k[0, 0, :4] = 1 + 2**-8 + 2**-40, -1 - 2**-8 - 2**-40, 1 + 3 * 2**-8 - 2**-40, 1 + 2**-8
+    kept, _ = KVCache(small(max_position_embeddings=300), np.uint16).append(0, k, k)
+    assert naive.wide(kept).ravel().tolist() == [nearest_bfloat16(value) for value in k.ravel().tolist()]
+    assert naive.wide(kept[0, 0, :4]).tolist() == [1 + 2**-7, -1 - 2**-7, 1 + 2**-7, 1]
+
+
 def test_layers_do_not_share_memory() -> None:
     cache = KVCache(small())
     arrays = [array for layer in range(2) for array in cache.append(layer, rows(4), rows(4))]

@@ -12,6 +12,8 @@ import pytest
 
 from qwenaudio_np.convert.weight_types import AS_STORED, WEIGHT_TYPES, finite, rounded, widened
 from qwenaudio_np.errors import MismatchError
+from qwenaudio_np.quantised import quantise
+from qwenaudio_np.recoding import recoded
 
 LARGEST_BFLOAT16 = float.fromhex("0x1.fep127")
 
@@ -60,7 +62,9 @@ def test_worked_examples() -> None:
 
 def test_float64_is_rounded_once() -> None:
     """1 + 2^-8 + 2^-40 is above the middle; by way of float32 it would become the middle, and then 1."""
-    assert hex(rounded(np.array([1 + 2**-8 + 2**-40]), "F64", "BF16", "w")[0]) == "0x3f81"
+    values = np.array([[1 + 2**-8 + 2**-40]])
+    assert hex(rounded(values, "F64", "BF16", "w")[0, 0]) == "0x3f81"
+    assert hex(np.asarray(recoded({"w": values}, "bfloat16", quantise)["w"])[0, 0]) == "0x3f81"  # while loading
 
 
 @pytest.mark.parametrize("target", ["F32", "F16", "BF16"])
