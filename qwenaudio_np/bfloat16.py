@@ -19,8 +19,8 @@ def to_bfloat16(values: NDArray[np.floating]) -> NDArray[np.uint16]:
     return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
 
 
-def _to_odd_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """An inexact value to the neighbour whose last bit is 1: rounding that once more equals rounding once."""
+def _to_odd_float32(values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """float64; an inexact value to the neighbour whose last bit is 1: rounding that once more equals rounding once."""
     near = values.astype(np.float32, order="C")
     bits = near.view(np.uint32)
     wrong = (near != values) & (bits & 1 == 0)

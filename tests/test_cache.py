@@ -121,7 +121,6 @@ def test_float64_becomes_bfloat16_in_one_rounding() -> None:
     k[0, 0, :4] = 1 + 2**-8 + 2**-40, -1 - 2**-8 - 2**-40, 1 + 3 * 2**-8 - 2**-40, 1 + 2**-8
     kept, _ = KVCache(small(max_position_embeddings=300), np.uint16).append(0, k, k)
     assert naive.wide(kept).ravel().tolist() == [nearest_bfloat16(value) for value in k.ravel().tolist()]
-    assert naive.wide(kept[0, 0, :4]).tolist() == [1 + 2**-7, -1 - 2**-7, 1 + 2**-7, 1]
 
 
 def test_layers_do_not_share_memory() -> None:
