@@ -94,9 +94,9 @@ def test_a_hundred_thousand_letters_are_one_piece_and_take_no_minutes(piece: byt
     """About 0.4 s; a search of all pairs after every merge would need 10^9 steps or more."""
     ranks = with_merges("aa", "aaaa", "  ", "    ", "ab", "abab")
     assert bpe.split(piece.decode()) == [piece.decode()]
-    start = time.perf_counter()
+    start = time.process_time()
     ids = bpe.merge(piece, ranks)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert ids == [ids[0]] * 25_000
 
 

@@ -132,9 +132,9 @@ def test_a_size_that_is_none(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("name", ["num_hidden_layers", "audio.n_layer"])
 def test_a_billion_layers(name: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     refused(changed(name, 10**9), FormatError, "1000000000", "from 1 to 1024")
-    assert time.perf_counter() - begin < 1.0
+    assert time.process_time() - begin < 1.0
 
 
 @pytest.mark.parametrize("value", [0, -1e-6, "1e-6", True, [], float("nan"), float("inf"), float("-inf"), HUGE], ids=named)

@@ -331,9 +331,9 @@ def test_37_hours_take_no_longer_than_30_seconds(tmp_path: Path) -> None:
     with open(path, "wb") as stream:
         stream.write(wav(claims=2**32 - 100))
         stream.truncate(2**32 - 56)
-    begin = time.perf_counter()
+    begin = time.process_time()
     clip = load_clip(path)
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
     assert clip.seconds == 30
     assert clip.total_seconds == (2**32 - 100) / 32_000
     assert "134187.724875 s of 134217.724875 s dropped" in clip.warnings[0]

@@ -183,9 +183,9 @@ def test_ids_may_be_numpy_integers(tiny: Tokenizer) -> None:
 def test_a_hundred_kilobytes_take_about_a_second_at_most(tokenizer: Tokenizer, unit: str) -> None:
     """Measured: below 0.5 s. The limit is generous for a busy machine; anything quadratic passes it by far."""
     text = unit * (100_000 // len(unit.encode()))
-    start = time.perf_counter()
+    start = time.process_time()
     ids = tokenizer.encode(text, allowed_special=AUDIO_FAMILY)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert tokenizer.decode(ids) == text
 
 

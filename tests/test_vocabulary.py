@@ -131,9 +131,9 @@ def test_the_published_number_of_lines_loads_quickly(tmp_path: Path) -> None:
     """About 0.2 s for 151,643 lines."""
     tokens = TOKENS[:256] + [b"%06d" % number for number in range(151_643 - 256)]
     write_vocabulary(tmp_path / "v", tokens)
-    start = time.perf_counter()
+    start = time.process_time()
     assert Tokenizer.from_file(tmp_path / "v").n_ranks == 151_643
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 def test_learning_letter_by_letter() -> None:
@@ -194,9 +194,9 @@ def test_learning_against_the_slow_twin() -> None:
 
 
 def test_a_learned_vocabulary_encodes_its_text_and_any_other(tmp_path: Path) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     tokens = learn_vocabulary(SAMPLE * 5, 600)  # 57 kB
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     write_vocabulary(tmp_path / "qwen.tiktoken", tokens)
     tokenizer = Tokenizer.from_file(tmp_path / "qwen.tiktoken")
     assert tokenizer.n_ranks == 600
