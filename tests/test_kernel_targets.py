@@ -147,11 +147,11 @@ from numba import types
 from qwenaudio_np.kernels import isa, linear_quantised, simd
 stored = lambda kind: types.Array(kind, 1, "C", readonly=True)
 kinds = (types.int8, types.float32, types.int32, types.float32, types.uint8, types.uint16, types.uint16, types.float32)
-signature = (*map(stored, kinds), types.Array(types.float32, 1, "C"), *[types.intp] * 5)
+arrays = (*map(stored, kinds), types.Array(types.float32, 1, "C"))
 print(isa.get_isa(), simd.ROWS)
 for bits in (8, 4):
     kernel = linear_quantised._compiled(bits, linear_quantised.TILE[isa.get_isa()], isa.get_isa())
-    kernel.compile(signature)
+    kernel.compile((*arrays, *[types.intp] * (kernel.py_func.__code__.co_argcount - len(arrays))))
     (text,) = kernel.inspect_asm().values()
     signed_from_memory = re.findall(r"vpdpbusd\\t\\S*\\([^)]*\\){1to16}, %zmm\\d+, %zmm\\d+", text)
     print(text.count("vpdpbusd"), len(signed_from_memory))
