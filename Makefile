@@ -8,7 +8,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3.10 python3; do \
     $$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $$python && break; done)
 
-DEMO_CLIP := examples/amiable.flac
+DEMO_CLIP := examples/digits.flac
 PROMPT := what does the person say?
 
 COUNT ?= 100000

@@ -99,9 +99,9 @@ def _with_answer(ids: list[int], answer: str, end: str, tokenizer: Tokenizer) ->
 
 def _speech(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator) -> Example:
     words, text, draw = entry["words"], entry["text"], random.random()
-    if words and draw < 0.45:
+    if words and draw < (0.2 if entry["kind"] == "read" else 0.35):
         return task_example("timestamps", timestamps_answer(words), vectors, tokenizer)
-    if words and draw < 0.6:
+    if words and 0.35 < draw < 0.6:
         spoken = [word for word, _, _ in words]
         once = [timed for timed in words if spoken.count(timed[0]) == 1]
         if once:
@@ -118,6 +118,8 @@ def _note(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator) -
     if random.random() < 0.15:
         answer = f"The instrument is {entry['instrument']}; the note is <|midi_pitch_{entry['pitch']}|>."
         return chat_example(str(random.choice(NOTE)), answer, vectors, tokenizer)
+    if random.random() < 0.15:
+        return task_example("scene", "music", vectors, tokenizer)
     return task_example("notes", note_answer(entry), vectors, tokenizer)
 
 

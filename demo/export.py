@@ -18,8 +18,6 @@ from demo import sizes, words
 from demo.features import load_frozen
 
 GENERATION = {"chat_format": "chatml", "max_new_tokens": 256, "max_window_size": 6144}
-# The twin's names -> the checkpoint's. Everything of the decoder stands under `transformer.` as it is.
-EAR = f"audio.blocks.{sizes.FROZEN_BLOCKS}."
 
 
 def main() -> None:
@@ -31,24 +29,23 @@ def main() -> None:
     arguments = parser.parse_args()
     state = torch.load(arguments.twin or arguments.data / "twin.pt", weights_only=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    write(arguments.out, state["twin"], arguments.data / words.FILE)
+    write(arguments.out, load_frozen(arguments.data).state_dict(), state["twin"], arguments.data / words.FILE)
     print(f"{arguments.out}: step {state['step']}, {sum(path.stat().st_size for path in arguments.out.iterdir()) / 1e6:.1f} MB")
 
 
-def write(out: Path, twin: dict[str, Tensor], vocabulary: Path) -> None:
+def write(out: Path, frozen: dict[str, Tensor], twin: dict[str, Tensor], vocabulary: Path) -> None:
     """The four files of a checkpoint."""
     (out / "config.json").write_text(json.dumps(sizes.config(), indent=2) + "\n")
     (out / "generation_config.json").write_text(json.dumps(GENERATION, indent=2) + "\n")
     shutil.copyfile(vocabulary, out / words.FILE)
-    save_file(dict(sorted(tensors(twin).items())), out / "model.safetensors", metadata={"format": "pt"})
+    save_file(dict(sorted(tensors(frozen, twin).items())), out / "model.safetensors", metadata={"format": "pt"})
     (out / "model.safetensors").chmod(0o644)  # safetensors makes it private
 
 
-def tensors(twin: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The checkpoint's tensors: the frozen encoder's, and the twin's under their full names."""
-    frozen = {f"audio.{name}": tensor for name, tensor in load_frozen().state_dict().items()}
-    trained = {name.replace("audio.block.", EAR): tensor for name, tensor in twin.items()}
-    return {f"transformer.{name}": tensor.bfloat16().contiguous() for name, tensor in (frozen | trained).items()}
+def tensors(frozen: dict[str, Tensor], twin: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The checkpoint's tensors: the frozen encoder's and the twin's under their full names."""
+    both = {f"audio.{name}": tensor for name, tensor in frozen.items()} | twin
+    return {f"transformer.{name}": tensor.bfloat16().contiguous() for name, tensor in both.items()}
 
 
 if __name__ == "__main__":

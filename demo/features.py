@@ -14,6 +14,7 @@ import fcntl
 import json
 import zlib
 from collections.abc import Iterator
+from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from qwenaudio_np.mel import mel_filters
 
 JOINED_EVERY = 10
 LONGEST = 29 * RATE
+ENCODER = "encoder.pt"  # what tune.py writes
+TIMES = ".times.jsonl"  # end of the name of what times.py writes
 
 Entry = dict[str, Any]
 
@@ -52,7 +55,7 @@ def main() -> None:
 def _extract(job: tuple[Path, str]) -> tuple[str, int]:
     data, source = job
     entries, out = read_labels(data / "clips" / f"{source}.jsonl"), data / "features" / f"{source}.jsonl"
-    frozen = load_frozen()
+    frozen = load_frozen(data)
     width = sizes.STATE * np.dtype(np.float16).itemsize
     with open(data / "features" / f"{source}.bin", "ab") as rows, open(out, "a") as lines:
         fcntl.flock(rows, fcntl.LOCK_EX)  # workers of a run that was stopped may still be at it
@@ -60,7 +63,7 @@ def _extract(job: tuple[Path, str]) -> tuple[str, int]:
         row = done[-1]["row"] + done[-1]["positions"] if done else 0
         rows.truncate(row * width)  # a clip half written when a run was stopped
         for index in range(len(done), len(entries)):
-            entry, wave = _clip(data, source, entries, index)
+            entry, wave = clip(data, source, entries, index)
             features = encode(frozen, wave)
             rows.write(features.tobytes())
             rows.flush()
@@ -70,13 +73,21 @@ def _extract(job: tuple[Path, str]) -> tuple[str, int]:
     return source, len(entries) - len(done)
 
 
-def load_frozen() -> Frozen:
-    """Whisper tiny.en's convolutions, positions and blocks, rounded to bfloat16 as they will be stored."""
+def load_frozen(data: Path) -> Frozen:
+    """The encoder as tune.py left it, rounded to bfloat16 as it will be stored."""
+    tuned = torch.load(data / ENCODER, weights_only=True)["tuned"]
+    rounded = {name.removeprefix("encoder."): array.bfloat16().float() for name, array in tuned.items() if name.startswith("encoder.")}
     frozen = Frozen()
-    weights = whisper.read_encoder(whisper.default_file())
-    rounded = {name: torch.from_numpy(array).bfloat16().float() for name, array in weights.items()}
-    frozen.load_state_dict({name: array for name, array in rounded.items() if not name.startswith("ln_post")})
+    frozen.load_state_dict(rounded)
     return frozen.eval()
+
+
+def whisper_encoder() -> Frozen:
+    """Whisper tiny.en's convolutions, positions and blocks."""
+    encoder = Frozen()
+    weights = whisper.read_encoder(whisper.default_file())
+    encoder.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items() if not name.startswith("ln_post")})
+    return encoder
 
 
 @torch.inference_mode()
@@ -99,7 +110,7 @@ def log_mel(wave: np.ndarray) -> torch.Tensor:
     return ((torch.maximum(log, log.max() - 8.0) + 4.0) / 4.0).float()
 
 
-def _clip(data: Path, source: str, entries: list[Entry], index: int) -> tuple[Entry, np.ndarray]:
+def clip(data: Path, source: str, entries: list[Entry], index: int) -> tuple[Entry, np.ndarray]:
     """The clip's entry and waveform as they are trained on."""
     entry = dict(entries[index])
     random = np.random.default_rng([zlib.crc32(source.encode()), index])
@@ -139,13 +150,21 @@ def _read(data: Path, entry: Entry) -> np.ndarray:
 
 def stored(data: Path) -> Iterator[tuple[Entry, np.ndarray]]:
     """Every clip's entry and its float16 features [T, state], mapped from disk."""
-    for path in sorted((data / "features").glob("*.jsonl")):
-        entries = read_labels(path)
-        if entries:
-            count = entries[-1]["row"] + entries[-1]["positions"]  # more may be on their way
-            rows = np.memmap(path.with_suffix(".bin"), np.float16, "r", shape=(count, sizes.STATE))
-            for entry in entries:
-                yield entry, rows[entry["row"] : entry["row"] + entry["positions"]]
+    for path in sorted((data / "features").glob("*.bin")):
+        yield from stored_source(data, path.stem)
+
+
+def stored_source(data: Path, source: str) -> Iterator[tuple[Entry, np.ndarray]]:
+    """The same of one source, with the words' times that times.py found, where it has been there."""
+    path = data / "features" / f"{source}.jsonl"
+    entries, times = read_labels(path) if path.exists() else [], path.with_name(source + TIMES)
+    if not entries:
+        return
+    found = read_labels(times) if times.exists() else []
+    count = entries[-1]["row"] + entries[-1]["positions"]  # more may be on their way
+    rows = np.memmap(path.with_suffix(".bin"), np.float16, "r", shape=(count, sizes.STATE))
+    for entry, more in zip_longest(entries, found, fillvalue={}):
+        yield entry | more, rows[entry["row"] : entry["row"] + entry["positions"]]
 
 
 if __name__ == "__main__":

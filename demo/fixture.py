@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from demo.export import EAR
 from demo.features import log_mel
 from demo.twin import Frozen, Twin
 from qwenaudio_np.prompt import base_prompt
@@ -44,9 +43,8 @@ def load(folder: Path) -> tuple[Frozen, Twin]:
     stored = {name.removeprefix("transformer."): array.float() for name, array in load_file(folder / "model.safetensors").items()}
     frozen, twin = Frozen(), Twin()
     own = set(twin.state_dict())
-    renamed = {name.replace(EAR, "audio.block."): array for name, array in stored.items()}
-    twin.load_state_dict({name: array for name, array in renamed.items() if name in own})
-    frozen.load_state_dict({name.removeprefix("audio."): array for name, array in renamed.items() if name not in own})
+    twin.load_state_dict({name: array for name, array in stored.items() if name in own})
+    frozen.load_state_dict({name.removeprefix("audio."): array for name, array in stored.items() if name not in own})
     return frozen.eval(), twin.eval()
 
 
@@ -57,7 +55,8 @@ def compute(frozen: Frozen, twin: Twin, wave: np.ndarray, tokenizer: Tokenizer) 
     positions = torch.tensor([len(features)])
     ids = torch.tensor(base_prompt(tokenizer, task_prompt("asr")[0], (len(features) // 2,)).ids)
     span = (ids == tokenizer.special_ids[AUDIO_START]).nonzero()[0]
-    hidden, vectors = twin(ids[None], torch.zeros(1, dtype=torch.long), span, features[None], positions)
+    vectors = twin.audio(features[None], positions)
+    hidden = twin(ids[None], torch.zeros(1, dtype=torch.long), span, vectors, positions)
     return ids, vectors[0].contiguous(), twin.logits(hidden[0, -1]).contiguous()
 
 

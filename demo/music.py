@@ -13,7 +13,7 @@ from typing import NamedTuple
 from demo.clip_store import RATE, ClipStore, data_argument
 from demo.synthesiser import FONTS, Note, Program, Synthesiser
 
-TRAIN_CLIPS, TEST_CLIPS = 4500, 400
+TRAIN_CLIPS, TEST_CLIPS = 24000, 400
 VELOCITIES = (25, 50, 75, 100, 127)
 # Loudness tells the velocity, so all clips share one gain: the loudest program at velocity 127 stays below full scale.
 GAIN = 1.3

@@ -24,7 +24,7 @@ from demo.texts import is_held_out, prose_pieces, spoken_string, spoken_word, wo
 from demo.voices import RATE, Espeak, Festival, Flite, Hibari, Joe, Kokoro, Speech, Voice, WordTimes
 
 SHORTEST, LONGEST = 0.6, 14.0  # seconds
-PACE = {"read": (6.0, 28.0), "words": (1.5, 28.0)}  # letters a second; outside it the synthesiser went astray
+PACE = {"read": (6.0, 28.0), "words": (1.5, 28.0), "snippets": (1.5, 28.0)}  # letters a second; outside it the synthesiser went astray
 AUSTEN = Path("/usr/lib/R/site-library/janeaustenr/data/Rdata.rdb")
 CLIPS_AT_MOST = 20000
 
@@ -39,7 +39,11 @@ ESPEAK_TEST = ("en-us+f3", "en-us+m2", "en-gb+belinda", "en-gb+robert", "en-us+s
 
 @dataclass(frozen=True)
 class Source:
-    """One set of clips: who speaks what, until `hours` of sound or `clips` clips are written."""
+    """One set of clips: who speaks what, until `hours` of sound or `clips` clips are written.
+
+    Kinds: "read", whole pieces of prose; "words", strings of digits, numbers, letters and commands; "snippets", one to four words torn
+    out of the prose, so that a word alone may be any word. A snippet's label has the kind "words".
+    """
 
     name: str
     voice: Callable[[], Voice]
@@ -56,14 +60,19 @@ _slt = partial(Festival, ("cmu_us_slt_arctic_hts",))
 _kal, _kal2, _ked = partial(Flite, ("kal16",)), partial(Festival, ("kal_diphone",)), partial(Festival, ("ked_diphone",))
 _mixtures, _kumo = partial(Kokoro, ("mixture",)), partial(Kokoro, ("jm_kumo",))
 SOURCES = (
-    Source("hibari-read", Hibari, "read", 6.0, warp=0.7),
-    Source("flite-read", _flite, "read", 5.0, warp=0.5),
-    Source("hibari-words", Hibari, "words", 0.9, warp=0.7),
-    Source("flite-words", _flite, "words", 0.9, warp=0.5),
+    Source("hibari-read", Hibari, "read", 9.0, warp=0.7),
+    Source("flite-read", _flite, "read", 7.0, warp=0.5),
+    Source("hibari-words", Hibari, "words", 2.4, warp=0.7),
+    Source("flite-words", _flite, "words", 2.4, warp=0.5),
     Source("joe-read", Joe, "read", 5.0, warp=0.7),
-    Source("joe-words", Joe, "words", 0.7, warp=0.7),
+    Source("joe-words", Joe, "words", 1.4, warp=0.7),
+    Source("hibari-snippets", Hibari, "snippets", 1.0, warp=0.7),
+    Source("flite-snippets", _flite, "snippets", 1.0, warp=0.5),
+    Source("joe-snippets", Joe, "snippets", 0.7, warp=0.7),
+    Source("espeak-snippets", _espeak, "snippets", 0.6),
     Source("espeak-read", _espeak, "read", 2.0),
     Source("espeak-words", partial(Espeak, ESPEAK_TRAIN[::9]), "words", 0.5),
+    Source("espeak-more-words", partial(Espeak, ESPEAK_TRAIN[4::9]), "words", 1.2),
     Source("festival-read", _slt, "read", 0.7, warp=0.5),
     Source("festival-words", _slt, "words", 0.3, warp=0.5),
     Source("kal-read", _kal, "read", 9, "test", 100),
@@ -79,6 +88,13 @@ SOURCES = (
     Source("kokoro-words", partial(Kokoro, ("mixture1", "mixture2", "mixture3")), "words", 0.4, takes=1),
     Source("kokoro-read", _mixtures, "read", 4.0),
 )
+
+
+def snippet(words: list[str], rng: np.random.Generator) -> list[str]:
+    """One to four words of a piece that follow each other."""
+    count = min(int(rng.integers(1, 5)), len(words))
+    start = int(rng.integers(len(words) - count + 1))
+    return words[start : start + count]
 
 
 class Writer:
@@ -115,6 +131,9 @@ class Writer:
         if self.source.kind == "read":
             text, line = self.pieces[index % len(self.pieces)]
             return text, self._in_one_go(text.split(), line, speaker, rng), 0.4
+        if self.source.kind == "snippets":
+            words = snippet(self.pieces[index % len(self.pieces)][0].split(), rng)
+            return " ".join(words), self._in_one_go(words, " ".join(words), speaker, rng), 1.0
         words = word_string(rng)
         text = " ".join(words)
         if index % 2:
@@ -172,8 +191,9 @@ def _save(source: Source, index: int, text: str, speech: Speech, data: Path) -> 
     soundfile.write(data / file, speech.samples, RATE, subtype="PCM_16")
     words = None if speech.words is None else [[word, round(start, 3), round(end, 3)] for word, start, end in speech.words]
     seconds = round(len(speech.samples) / RATE, 3)
+    kind = "read" if source.kind == "read" else "words"
     return {
-        "file": file, "kind": source.kind, "text": text, "words": words, "voice": speech.speaker, "split": source.split, "seconds": seconds,
+        "file": file, "kind": kind, "text": text, "words": words, "voice": speech.speaker, "split": source.split, "seconds": seconds,
     }  # fmt: skip
 
 

@@ -21,9 +21,12 @@ from torch.nn import functional as F
 
 from demo import sizes, whisper, words
 from demo.batches import Batch, Feeder
+from demo.examples import GRID
 from demo.twin import Twin
+from qwenaudio_np.special_tokens import SPECIAL_TOKENS, timestamp_token
 
 CTC_WEIGHT = 0.6
+TIME_BLUR = (0.06, 0.24, 0.4, 0.24, 0.06)  # what a time is taught as: itself and its neighbours on the grid, so that near is not wrong
 WARM_UP = 150  # steps
 SAVE_EVERY = 60.0  # seconds
 REPORT_EVERY = 50  # steps
@@ -61,6 +64,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--rate", type=float, default=1.2e-3, help="largest learning rate")
     parser.add_argument("--budget", type=int, default=4800, help="positions of a batch")
+    parser.add_argument("--answer-every", type=int, default=1, help="steps of which one has both losses, the others CTC alone")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -77,15 +81,16 @@ def main() -> None:
 
 
 def new_run() -> Run:
-    """The twin with Whisper's last norm, and a trained block that begins as a copy of Whisper's last one, adding nothing yet."""
+    """The twin with Whisper's last norm, and trained blocks that begin as copies of Whisper's last one, adding nothing yet."""
     twin, blank = Twin(), nn.Linear(sizes.HIDDEN, 1)
     weights = {name: torch.from_numpy(array) for name, array in whisper.read_encoder(whisper.default_file()).items()}
     last = f"blocks.{sizes.FROZEN_BLOCKS - 1}."
-    twin.audio.block.load_state_dict({name.removeprefix(last): array for name, array in weights.items() if name.startswith(last)})
+    for block in twin.audio.blocks.values():
+        block.load_state_dict({name.removeprefix(last): array for name, array in weights.items() if name.startswith(last)})
+        for linear in (block.attn.out, block.mlp[2]):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
     twin.audio.ln_post.load_state_dict({name: weights[f"ln_post.{name}"] for name in ("weight", "bias")})
-    for linear in (twin.audio.block.attn.out, twin.audio.block.mlp[2]):
-        nn.init.zeros_(linear.weight)
-        nn.init.zeros_(linear.bias)
     return Run(twin, blank, torch.optim.AdamW([*twin.parameters(), *blank.parameters()], betas=(0.9, 0.98), weight_decay=0.05))
 
 
@@ -96,14 +101,16 @@ def one_epoch(run: Run, feeder: Feeder, arguments: argparse.Namespace) -> None:
     for batch in feeder.epoch(run.epoch):
         for group in run.optimiser.param_groups:
             group["lr"] = arguments.rate * schedule(run.step, arguments.steps)
-        parts = losses(run.twin, run.blank, batch)
+        vectors = run.twin.audio(batch.features, batch.positions)
+        heard = ctc_loss(run.twin, run.blank, batch, vectors)
+        answered = answer_loss(run.twin, batch, vectors) if run.step % arguments.answer_every == 0 else torch.zeros(())
         run.optimiser.zero_grad()
-        (parts[0] + CTC_WEIGHT * parts[1]).backward()
+        (answered + CTC_WEIGHT * heard).backward()
         nn.utils.clip_grad_norm_(run.twin.parameters(), 1.0)
         run.optimiser.step()
         run.step += 1
         seconds += batch.positions.sum().item() / 50
-        sums += parts.detach()
+        sums += torch.stack([answered * arguments.answer_every, heard]).detach()
         if run.step % REPORT_EVERY == 0:
             speed = seconds / (time.monotonic() - began)
             answer, ctc = (sums / REPORT_EVERY).tolist()
@@ -123,20 +130,36 @@ def schedule(step: int, steps: int) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
 
 
-def losses(twin: Twin, blank: nn.Linear, batch: Batch) -> Tensor:
-    """[2]: cross entropy per answer token, CTC per spoken token."""
-    hidden, vectors = twin(batch.ids, batch.clips, batch.spans, batch.features, batch.positions)
+def answer_loss(twin: Twin, batch: Batch, vectors: Tensor) -> Tensor:
+    """Cross entropy per answer token, of times with TIME_BLUR."""
+    hidden = twin(batch.ids, batch.clips, batch.spans, vectors, batch.positions)
     asked = batch.targets >= 0
-    answer = F.cross_entropy(twin.logits(hidden[asked]), batch.targets[asked])
+    targets = batch.targets[asked]
+    scores = twin.logits(hidden[asked]).log_softmax(-1)
+    loss = -scores.gather(1, targets[:, None])[:, 0]
+    first, last, step = (sizes.RANKS + SPECIAL_TOKENS.index(timestamp_token(seconds)) for seconds in (0.0, 30.0, GRID))
+    times = (targets >= first) & (targets <= last)
+    reach = len(TIME_BLUR) // 2
+    near = targets[times, None] + (step - first) * torch.arange(-reach, reach + 1)
+    loss[times] = -(scores[times].gather(1, near.clamp(first, last)) @ torch.tensor(TIME_BLUR))
+    return loss.mean()
+
+
+def ctc_loss(twin: Twin, blank: nn.Linear, batch: Batch, vectors: Tensor) -> Tensor:
+    """CTC per spoken token; 0 where nobody speaks."""
     if not batch.spoken:
-        return torch.stack([answer, torch.zeros(())])
+        return vectors.sum() * 0.0
     heard = vectors[batch.speech]
-    frames = torch.cat([heard @ twin.wte.weight[: sizes.RANKS].T, blank(heard)], -1).log_softmax(-1).transpose(0, 1)
-    sizes_ = torch.tensor([len(ids) for ids in batch.spoken])
+    frames = ctc_scores(twin, blank, heard).transpose(0, 1)
+    counts = torch.tensor([len(ids) for ids in batch.spoken])
     spoken = torch.tensor([id_ for ids in batch.spoken for id_ in ids])
     lengths = batch.positions[batch.speech] // 2
-    loss = F.ctc_loss(frames, spoken, lengths, sizes_, blank=sizes.RANKS, reduction="sum", zero_infinity=True) / sizes_.sum()
-    return torch.stack([answer, loss])
+    return F.ctc_loss(frames, spoken, lengths, counts, blank=sizes.RANKS, reduction="sum", zero_infinity=True) / counts.sum()
+
+
+def ctc_scores(twin: Twin, blank: nn.Linear, vectors: Tensor) -> Tensor:
+    """Audio vectors [..., hidden] -> log probabilities [..., RANKS + 1], the blank last."""
+    return torch.cat([vectors @ twin.wte.weight[: sizes.RANKS].T, blank(vectors)], -1).log_softmax(-1)
 
 
 if __name__ == "__main__":

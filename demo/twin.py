@@ -1,8 +1,8 @@
 """The model once more in PyTorch, for training only; parameter names are the checkpoint's, so exporting is a dictionary.
 
 The package's own encoder.py and decoder.py are the definition; tests/test_embedded_model.py holds both to the same numbers. Differences:
-a batch axis (clips padded at the end, where causal attention never looks back from), and the first blocks of the encoder, which
-are frozen, run once per clip for good (`Frozen`, cached by features.py), while `Twin` starts from their output.
+a batch axis (clips padded at the end, where causal attention never looks back from), and the first blocks of the encoder run once per
+clip for good (`Frozen`, cached by features.py), while `Twin` starts from their output.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class AudioBlock(nn.Module):
 
 
 class Frozen(nn.Module):
-    """Whisper's convolutions, positions and blocks, as they come; never trained."""
+    """Whisper's convolutions, positions and blocks; tune.py moves them a little, and then they stay."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,19 +58,24 @@ class Frozen(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """mel [80, 2T] of one clip -> [T, state]."""
-        x = F.gelu(self.conv2(F.gelu(self.conv1(mel[None])))).transpose(1, 2)
+        return self.stream(mel[None])[0]
+
+    def stream(self, mel: Tensor) -> Tensor:
+        """mel [clips, 80, 2T], all of one length -> [clips, T, state]."""
+        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
         x = x + self.positional_embedding[: x.shape[1]]
         for block in self.blocks:
             x = block(x)
-        return x[0]
+        return x
 
 
 class Ear(nn.Module):
-    """The trained end of the encoder: one more block, pool, norm, projection, the two rows around a clip."""
+    """The trained end of the encoder: its last blocks, pool, norm, projection, the two rows around a clip."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.block = AudioBlock(sizes.STATE, sizes.ENCODER_HEADS)
+        numbers = range(sizes.FROZEN_BLOCKS, sizes.FROZEN_BLOCKS + sizes.TRAINED_BLOCKS)
+        self.blocks = nn.ModuleDict({str(number): AudioBlock(sizes.STATE, sizes.ENCODER_HEADS) for number in numbers})
         self.ln_post = nn.LayerNorm(sizes.STATE)
         self.proj = nn.Linear(sizes.STATE, sizes.HIDDEN)
         self.audio_bos_eos_token = nn.Embedding(2, sizes.HIDDEN)
@@ -78,7 +83,8 @@ class Ear(nn.Module):
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """x [clips, T, state], positions [clips] (how many of T are real) -> [clips, T // 2, hidden]."""
         mask = torch.arange(x.shape[1]) < positions[:, None]
-        x = self.block(x, mask[:, None, None])
+        for block in self.blocks.values():
+            x = block(x, mask[:, None, None])
         pooled = F.avg_pool1d(x.transpose(1, 2), 2).transpose(1, 2)
         return self.proj(self.ln_post(pooled))
 
@@ -165,12 +171,11 @@ class Twin(nn.Module):
             for matrix in (block.attn.c_proj, block.mlp.c_proj):
                 nn.init.normal_(matrix.weight, std=0.04 / math.sqrt(2 * sizes.LAYERS))
 
-    def forward(self, ids: Tensor, clips: Tensor, spans: Tensor, features: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """The last hidden states [rows, length, hidden] and the audio vectors [clips, N, hidden].
+    def forward(self, ids: Tensor, clips: Tensor, spans: Tensor, vectors: Tensor, positions: Tensor) -> Tensor:
+        """The last hidden states [rows, length, hidden].
 
-        ids [rows, length]; clip k belongs to row clips[k], its `<audio>` tag at spans[k]; features [clips, T, state].
+        ids [rows, length]; clip k belongs to row clips[k], its `<audio>` tag at spans[k]; `audio` made vectors [clips, N, hidden].
         """
-        vectors = self.audio(features, positions)
         x = self.wte(ids)
         counts = positions // 2
         begin, end = self.audio.audio_bos_eos_token.weight
@@ -183,7 +188,7 @@ class Twin(nn.Module):
         cos, sin = rotary_tables(ids.shape[1])
         for block in self.h:
             x = block(x, cos, sin)
-        return self.ln_f(x), vectors
+        return self.ln_f(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] -> [..., vocabulary]."""

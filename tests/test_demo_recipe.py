@@ -68,7 +68,7 @@ def test_notes_are_answered_in_tokens() -> None:
 
 def test_the_sizes_make_a_config_that_the_package_reads() -> None:
     config = parse_config(sizes.config())
-    assert config.audio is not None and config.audio.n_layer == sizes.FROZEN_BLOCKS + 1
+    assert config.audio is not None and config.audio.n_layer == sizes.FROZEN_BLOCKS + sizes.TRAINED_BLOCKS
     assert config.text.ff_size == sizes.INNER and config.text.head_dim == 64
     assert config.text.vocab_size >= sizes.RANKS + len(SPECIAL_TOKENS)
 

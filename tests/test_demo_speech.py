@@ -58,6 +58,14 @@ def test_clips_are_as_their_lines_say(tmp_path: Path, kind: str) -> None:
     assert any(line["words"] for line in lines) == (kind == "words")
 
 
+def test_snippets_are_one_to_four_words_that_follow_each_other_in_a_piece(tmp_path: Path) -> None:
+    write(source("snippets"), PIECES, tmp_path, float("inf"))
+    lines = records(tmp_path, "hummer-snippets")
+    assert {len(line["text"].split()) for line in lines} == {1, 2, 3, 4}
+    assert all(any(f" {line['text']} " in f" {text} " for text, _ in PIECES) for line in lines)
+    assert all((line["kind"], line["words"]) == ("words", None) for line in lines)
+
+
 def test_a_resumed_run_writes_the_same_clips(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     write(source("words"), PIECES, whole, float("inf"))
