@@ -13,6 +13,7 @@ from torch import Tensor
 from demo import sizes
 from demo.examples import Entry, Example, examples
 from demo.features import stored
+from demo.listening import heard_at
 from qwenaudio_np.special_tokens import AUDIO_START
 from qwenaudio_np.tokenizer import Tokenizer
 
@@ -31,6 +32,7 @@ class Batch:
 
     ids: Tensor  # [rows, length]
     targets: Tensor  # [rows, length], the next token where it is part of an answer, else -100
+    heard: Tensor  # [rows, length, 2], the first and last position at which the next token is heard, else -1
     clips: Tensor  # [clips], the row of each clip
     spans: Tensor  # [clips], where its `<audio>` stands
     features: Tensor  # [clips, T, state]
@@ -84,19 +86,23 @@ def collate(asked: list[Example], clips: list[Clip], tokenizer: Tokenizer, rando
     """Examples and their features -> one padded batch."""
     length, most = max(len(example.ids) for example in asked), max(len(rows) for _, rows in clips)
     ids, targets = np.zeros((len(asked), length), np.int64), np.full((len(asked), length), -100, np.int64)
+    heard = np.full((len(asked), length, 2), -1, np.int64)
     features = np.zeros((len(clips), most + most % 2, sizes.STATE), np.float32)
-    for row, (example, (_, rows)) in enumerate(zip(asked, clips, strict=True)):
-        n = len(example.ids)
+    start = tokenizer.special_ids[AUDIO_START]
+    for row, (example, (entry, rows)) in enumerate(zip(asked, clips, strict=True)):
+        n, answer = len(example.ids), example.ids[example.answer :]
         ids[row, :n] = example.ids
-        targets[row, example.answer - 1 : n - 1] = example.ids[example.answer :]
+        targets[row, example.answer - 1 : n - 1] = answer
+        vectors = heard_at(answer, entry["words"], len(rows) // 2, tokenizer)
+        heard[row, example.answer - 1 : n - 1] = np.where(vectors < 0, -1, vectors + example.ids.index(start) + 1)
         wrong = example.answer + np.flatnonzero(random.random(n - example.answer) < CORRUPTED * (random.random() < 0.5))
         ids[row, wrong] = random.integers(97, sizes.RANKS, len(wrong))
         features[row, : len(rows)] = rows
-    start = tokenizer.special_ids[AUDIO_START]
     speech = [k for k, (entry, _) in enumerate(clips) if entry["kind"] in ("read", "words")]
     return Batch(
         ids=torch.from_numpy(ids),
         targets=torch.from_numpy(targets),
+        heard=torch.from_numpy(heard),
         clips=torch.arange(len(clips)),
         spans=torch.from_numpy((ids == start).argmax(1)),
         features=torch.from_numpy(features),

@@ -19,6 +19,9 @@ from qwenaudio_np.tokenizer import Tokenizer
 Entry = dict[str, Any]
 GRID = 0.04  # seconds; times are taught in steps of one audio vector
 
+# What is asked about speech: the first two only where word times are known; of the rest, so many in chat form.
+TIMESTAMPS, SECOND_TURN, CHAT = 0.25, 0.2, 0.4
+
 TRANSCRIBE = (
     "what does the person say?",
     "What does the person say?",
@@ -98,18 +101,17 @@ def _with_answer(ids: list[int], answer: str, end: str, tokenizer: Tokenizer) ->
 
 
 def _speech(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator) -> Example:
-    words, text, draw = entry["words"], entry["text"], random.random()
-    if words and draw < (0.2 if entry["kind"] == "read" else 0.35):
+    words, text, draw = entry["words"] or [], entry["text"], random.random()
+    if words and draw < TIMESTAMPS:
         return task_example("timestamps", timestamps_answer(words), vectors, tokenizer)
-    if words and 0.35 < draw < 0.6:
-        spoken = [word for word, _, _ in words]
-        once = [timed for timed in words if spoken.count(timed[0]) == 1]
-        if once:
-            word, start, end = once[random.integers(len(once))]
-            earlier = (str(random.choice(TRANSCRIBE)), transcript_answer(text))
-            question = str(random.choice(WHEN)).format(word=word)
-            return chat_example(question, when_answer(word, start, end), vectors, tokenizer, earlier)
-    if draw > 0.6:
+    spoken = [word for word, _, _ in words]
+    once = [timed for timed in words if spoken.count(timed[0]) == 1]
+    if once and draw < TIMESTAMPS + SECOND_TURN:
+        word, start, end = once[random.integers(len(once))]
+        earlier = (str(random.choice(TRANSCRIBE)), transcript_answer(text))
+        question = str(random.choice(WHEN)).format(word=word)
+        return chat_example(question, when_answer(word, start, end), vectors, tokenizer, earlier)
+    if random.random() < CHAT:
         return chat_example(str(random.choice(TRANSCRIBE)), transcript_answer(text), vectors, tokenizer)
     return task_example("asr", text, vectors, tokenizer)
 

@@ -20,11 +20,12 @@ import numpy as np
 import soundfile
 
 from demo.assemble import assembled, padded, trimmed, warped
-from demo.texts import is_held_out, prose_pieces, spoken_string, spoken_word, word_string
+from demo.texts import example_pieces, is_held_out, prose_pieces, spoken_string, spoken_word, word_string
 from demo.voices import RATE, Espeak, Festival, Flite, Hibari, Joe, Kokoro, Speech, Voice, WordTimes
 
 SHORTEST, LONGEST = 0.6, 14.0  # seconds
 PACE = {"read": (6.0, 28.0), "words": (1.5, 28.0), "snippets": (1.5, 28.0)}  # letters a second; outside it the synthesiser went astray
+WORDNET = Path("/usr/share/wordnet")
 AUSTEN = Path("/usr/lib/R/site-library/janeaustenr/data/Rdata.rdb")
 CLIPS_AT_MOST = 20000
 
@@ -53,6 +54,7 @@ class Source:
     clips: int = CLIPS_AT_MOST
     warp: float = 0.0  # part of the clips that are played faster or slower
     takes: int = 3  # recordings of each single word by each speaker
+    text: str = "prose"  # or "examples", those of WordNet
 
 
 _flite, _espeak = partial(Flite, ("rms", "slt", "awb")), partial(Espeak, ESPEAK_TRAIN)
@@ -62,6 +64,8 @@ _mixtures, _kumo = partial(Kokoro, ("mixture",)), partial(Kokoro, ("jm_kumo",))
 SOURCES = (
     Source("hibari-read", Hibari, "read", 9.0, warp=0.7),
     Source("flite-read", _flite, "read", 7.0, warp=0.5),
+    Source("hibari-examples", Hibari, "read", 2.0, warp=0.7, text="examples"),
+    Source("flite-examples", _flite, "read", 1.5, warp=0.5, text="examples"),
     Source("hibari-words", Hibari, "words", 2.4, warp=0.7),
     Source("flite-words", _flite, "words", 2.4, warp=0.5),
     Source("joe-read", Joe, "read", 5.0, warp=0.7),
@@ -197,12 +201,16 @@ def _save(source: Source, index: int, text: str, speech: Speech, data: Path) -> 
     }  # fmt: skip
 
 
-def cached_pieces(data: Path, austen: Path) -> list[tuple[str, str]]:
-    """The prose, collected once into text/pieces.tsv."""
-    path = data / "text" / "pieces.tsv"
+def cached_pieces(data: Path, austen: Path) -> dict[str, list[tuple[str, str]]]:
+    """The prose and the examples, each collected once into text/<name>.tsv."""
+    makers = {"prose": partial(prose_pieces, austen), "examples": partial(example_pieces, WORDNET)}
+    return {name: _cached(data / "text" / f"{name}.tsv", make) for name, make in makers.items()}
+
+
+def _cached(path: Path, make: Callable[[], list[tuple[str, str]]]) -> list[tuple[str, str]]:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{label}\t{spoken}\n" for label, spoken in prose_pieces(austen)), "utf-8")
+        path.write_text("".join(f"{label}\t{spoken}\n" for label, spoken in make()), "utf-8")
     pairs = [line.split("\t") for line in path.read_text("utf-8").splitlines()]
     return [(label, spoken) for label, spoken in pairs]
 
@@ -219,7 +227,7 @@ def main() -> None:
     pieces = cached_pieces(options.data, options.austen)
     chosen = [source for source in SOURCES if source.name in (options.only or [source.name])]
     for source in sorted(chosen, key=lambda source: (options.only or [source.name]).index(source.name)):
-        write(source, pieces, options.data, until)
+        write(source, pieces[source.text], options.data, until)
 
 
 if __name__ == "__main__":

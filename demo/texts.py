@@ -47,6 +47,14 @@ def prose_pieces(austen: Path) -> list[Piece]:
     return sorted(known, key=lambda piece: zlib.crc32(piece[0][::-1].encode()))
 
 
+def example_pieces(wordnet: Path) -> list[Piece]:
+    """The sentences by which WordNet shows how words are used: short, modern, of very many words. `wordnet`: its dictionaries' folder."""
+    dictionaries = [(wordnet / f"data.{part}").read_text("ascii") for part in ("adj", "adv", "noun", "verb")]
+    sentences = [sentence for text in dictionaries for sentence in re.findall(r'; "([^"\n]+)"', text)]
+    found = dict(piece for sentence in sentences for piece in pieces(sentence))
+    return sorted(found.items(), key=lambda piece: zlib.crc32(piece[0][::-1].encode()))
+
+
 def is_held_out(label: str) -> bool:
     """Whether a piece belongs to the test voices."""
     return zlib.crc32(label.encode()) % HELD_OUT == 0

@@ -1,4 +1,4 @@
-"""Find when each word of the read clips is said: `python -m demo.times --data build/demo`, once training is half way.
+"""Find when each word of the spoken clips is said: `python -m demo.times --data build/demo`, once training is half way.
 
 Only some synthesisers tell their words' times. For the rest, the twin's own CTC scores are aligned with the known transcript, and the
 frames at which a word's tokens are emitted are turned into times by two lines, fitted to the clips whose times are known exactly.
@@ -18,7 +18,7 @@ from demo import words
 from demo.ctc_alignment import Lines, Spans, emissions, word_tokens
 from demo.examples import GRID, Entry
 from demo.features import TIMES, stored_source
-from demo.train import Run, ctc_scores, new_run
+from demo.train import Training, ctc_scores
 from qwenaudio_np.tokenizer import Tokenizer
 
 EXACT = ("festival-read", "festival-words", "hibari-words", "flite-words")  # sources with known times
@@ -31,14 +31,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("build/demo"))
     parser.add_argument("--twin", type=Path, help="default: twin.pt of the data folder")
     arguments = parser.parse_args()
-    run, tokenizer = new_run(), words.load(arguments.data)
+    run, tokenizer = Training(), words.load(arguments.data)
     run.load(arguments.twin or arguments.data / "twin.pt")
     lines = fit(run, tokenizer, arguments.data)
     for path in sorted((arguments.data / "features").glob("*.bin")):
         write(run, tokenizer, lines, arguments.data, path.stem)
 
 
-def fit(run: Run, tokenizer: Tokenizer, data: Path) -> Lines:
+def fit(run: Training, tokenizer: Tokenizer, data: Path) -> Lines:
     """The lines with the least squares over clips of EXACT; prints how far they are off."""
     inputs: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     offsets: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
@@ -59,10 +59,10 @@ def fit(run: Run, tokenizer: Tokenizer, data: Path) -> Lines:
     return Lines(*lines)
 
 
-def write(run: Run, tokenizer: Tokenizer, lines: Lines, data: Path, source: str) -> None:
-    """The times of one source, if its clips are for training and were read without any."""
+def write(run: Training, tokenizer: Tokenizer, lines: Lines, data: Path, source: str) -> None:
+    """The times of one source, if its clips are speech for training; those that the synthesiser told are kept."""
     clips = list(stored_source(data, source))
-    if not clips or clips[0][0]["split"] != "train" or clips[0][0]["kind"] != "read":
+    if not clips or clips[0][0]["split"] != "train" or clips[0][0]["kind"] not in ("read", "words"):
         return
     found = []
     for entry, rows in clips:
@@ -79,7 +79,7 @@ def write(run: Run, tokenizer: Tokenizer, lines: Lines, data: Path, source: str)
 
 
 @torch.inference_mode()
-def align(run: Run, tokenizer: Tokenizer, entry: Entry, rows: np.ndarray) -> tuple[Spans, int]:
+def align(run: Training, tokenizer: Tokenizer, entry: Entry, rows: np.ndarray) -> tuple[Spans, int]:
     """The frames of the clip's words, and how many frames it has; rows [T, state]."""
     count = len(rows) // 2
     x = torch.from_numpy(np.array(rows[: 2 * count], np.float32))[None]

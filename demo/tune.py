@@ -9,8 +9,6 @@ Stopped and started again, it goes on from the last minute's mark. Result: encod
 from __future__ import annotations
 
 import argparse
-import math
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from demo import sizes
 from demo.clip_store import RATE, read_labels
 from demo.features import ENCODER, clip, log_mel, whisper_encoder
 from demo.music import FAMILIES, VELOCITIES
+from demo.progress import Means, Run, schedule
 from demo.twin import Frozen
 
 NOTE_SECONDS = (0.5, 0.6, 0.8, 1.2, 2.0)  # of one step's notes; none is over before
@@ -30,11 +29,9 @@ SOUND_SECONDS = (1.5, 3.0, 5.0)
 NOTE_POSITIONS, SOUND_POSITIONS = 1500, 800  # of one step
 LATEST_START = 0.5  # seconds into the clip; the note itself begins within 0.4 s and is held for 0.8 s at least
 SOUNDS = ("read", "words", "scene")  # kinds of clips whose numbers must stay
-STAY_WEIGHT = 8.0
 WARM_UP = 50  # steps
-SAVE_EVERY = 60.0  # seconds
 REPORT_EVERY = 25  # steps
-PARTS = {"pitch": 1.0, "instrument": 0.3, "velocity": 0.2}  # the heads, and what each weighs
+WEIGHTS = {"pitch": 1.0, "instrument": 0.3, "velocity": 0.2, "moved": 8.0}
 CLASSES = {"pitch": 128, "instrument": len(FAMILIES), "velocity": len(VELOCITIES)}
 
 
@@ -96,35 +93,20 @@ def main() -> None:
 def tune(arguments: argparse.Namespace) -> None:
     """The loop."""
     tuned, path = Tuned(), arguments.data / ENCODER
-    optimiser, step = torch.optim.AdamW(tuned.parameters(), betas=(0.9, 0.98), weight_decay=0.0), 0
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        tuned.load_state_dict(state["tuned"])
-        optimiser.load_state_dict(state["optimiser"])
-        step = state["step"]
+    run = Run({"tuned": tuned, "optimiser": torch.optim.AdamW(tuned.parameters(), betas=(0.9, 0.98), weight_decay=0.0)})
+    run.load(path)
     before = whisper_encoder().eval().requires_grad_(False)
-    notes, sounds = Clips(arguments.data, ("note",), step), Clips(arguments.data, SOUNDS, step)
-    spread = stream_spread(before, sounds)
-    saved = time.monotonic()
-    sums: dict[str, float] = {}
-    while step < arguments.steps:
-        for group in optimiser.param_groups:
-            warm = min(1.0, (step + 1) / WARM_UP)
-            group["lr"] = arguments.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / arguments.steps)))
-        losses = note_losses(tuned, notes) | {"moved": moved(tuned.encoder, before, sounds, spread)}
-        optimiser.zero_grad()
-        (sum(weight * losses[part] for part, weight in PARTS.items()) + STAY_WEIGHT * losses["moved"]).backward()
-        nn.utils.clip_grad_norm_(tuned.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        sums = {name: sums.get(name, 0.0) + float(value) / REPORT_EVERY for name, value in losses.items()}
-        if step % REPORT_EVERY == 0:
-            print(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in sums.items()), flush=True)
-            sums = {}
-        if step == arguments.steps or time.monotonic() - saved > SAVE_EVERY:
-            torch.save({"tuned": tuned.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, path.with_suffix(".new"))
-            path.with_suffix(".new").replace(path)
-            saved = time.monotonic()
+    notes, sounds = Clips(arguments.data, ("note",), run.step), Clips(arguments.data, SOUNDS, run.step)
+    spread, means = stream_spread(before, sounds), Means()
+    while run.step < arguments.steps:
+        found = note_losses(tuned, notes) | {"moved": moved(tuned.encoder, before, sounds, spread)}
+        loss = torch.stack([weight * found[name] for name, weight in WEIGHTS.items()]).sum()
+        run.learn(loss, arguments.rate * schedule(run.step, arguments.steps, WARM_UP), [tuned])
+        means.add(found)
+        if run.step % REPORT_EVERY == 0:
+            print(f"step {run.step}: {means.shown()}", flush=True)
+        run.save_now_and_then(path)
+    run.save(path)
 
 
 def note_losses(tuned: Tuned, notes: Clips) -> dict[str, Tensor]:
@@ -137,7 +119,7 @@ def note_losses(tuned: Tuned, notes: Clips) -> dict[str, Tensor]:
         "velocity": torch.tensor([VELOCITIES.index(int(str(entry["velocity"]))) for entry in entries]),
     }
     scores = tuned(mel)
-    losses = {part: F.cross_entropy(scores[part], right[part]) for part in PARTS}
+    losses = {part: F.cross_entropy(scores[part], right[part]) for part in CLASSES}
     return losses | {"right pitches": (scores["pitch"].argmax(-1) == right["pitch"]).float().mean()}
 
 

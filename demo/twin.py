@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from demo import sizes
 
+LISTENING_BLOCK, LISTENING_HEAD = 2, 0  # the head of the decoder that is shown where in the clip to look (train.py, listening_loss)
+
 
 class Attention(nn.Module):
     """Self-attention of an encoder block. No bias on the key, as in Whisper."""
@@ -115,6 +117,15 @@ class CausalAttention(nn.Module):
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         return self.c_proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
 
+    def looks(self, x: Tensor, cos: Tensor, sin: Tensor, head: int) -> Tensor:
+        """x [clips, length, hidden] -> [clips, length, length], the log of how much of `head` each position gives to each."""
+        width = sizes.HIDDEN // sizes.HEADS
+        query, key = (slice(start + head * width, start + (head + 1) * width) for start in (0, sizes.HIDDEN))
+        q, k = (rotate(F.linear(x, self.c_attn.weight[part], self.c_attn.bias[part]), cos, sin) for part in (query, key))
+        scores = q @ k.transpose(1, 2) / math.sqrt(width)
+        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+        return scores.masked_fill(later, -math.inf).log_softmax(-1)
+
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x [..., length, head_dim] turned by the angles of its positions: [-x2, x1] is the quarter turn of [x1, x2]."""
@@ -171,8 +182,8 @@ class Twin(nn.Module):
             for matrix in (block.attn.c_proj, block.mlp.c_proj):
                 nn.init.normal_(matrix.weight, std=0.04 / math.sqrt(2 * sizes.LAYERS))
 
-    def forward(self, ids: Tensor, clips: Tensor, spans: Tensor, vectors: Tensor, positions: Tensor) -> Tensor:
-        """The last hidden states [rows, length, hidden].
+    def forward(self, ids: Tensor, clips: Tensor, spans: Tensor, vectors: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """The last hidden states [rows, length, hidden], and those that go into block LISTENING_BLOCK, for `looks`.
 
         ids [rows, length]; clip k belongs to row clips[k], its `<audio>` tag at spans[k]; `audio` made vectors [clips, N, hidden].
         """
@@ -186,9 +197,16 @@ class Twin(nn.Module):
         values = torch.cat([vectors[inside], begin.expand(len(clips), -1), end.expand(len(clips), -1)])
         x = x.index_put((rows, places), values)
         cos, sin = rotary_tables(ids.shape[1])
-        for block in self.h:
+        for number, block in enumerate(self.h):
+            if number == LISTENING_BLOCK:
+                listening = x
             x = block(x, cos, sin)
-        return self.ln_f(x)
+        return self.ln_f(x), listening
+
+    def looks(self, listening: Tensor) -> Tensor:
+        """Where the listening head looks: [rows, length, length], log probabilities over the positions up to each one."""
+        block = self.h[LISTENING_BLOCK]
+        return block.attn.looks(block.ln_1(listening), *rotary_tables(listening.shape[1]), LISTENING_HEAD)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] -> [..., vocabulary]."""

@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("build/demo"), help="folder of text/, which demo.speech wrote")
     data = parser.parse_args().data
-    prose = [line.split("\t")[0] for line in (data / "text" / "pieces.tsv").read_text("utf-8").splitlines()]
+    prose = [line.split("\t")[0] for line in (data / "text" / "prose.tsv").read_text("utf-8").splitlines()]
     random = np.random.default_rng(3)
     strings = [" ".join(word_string(random)) for _ in range(len(prose) // 10)]
     write_vocabulary(data / FILE, learn_vocabulary("\n".join([*prose, *strings, *chat_phrases() * (len(prose) // 100)]), sizes.RANKS))

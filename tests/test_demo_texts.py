@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,17 @@ def test_serialised_strings() -> None:
     header = b"\x00\x04\x00\x09"
     data = b"X\nsomething" + header + b"\x00\x00\x00\x02ab" + header + b"\x00\x00\x00\x00" + header + b"\x00\x00\x00\x03c d" + b"\x00"
     assert texts._serialised_strings(data) == ["ab", "", "c d"]
+
+
+def test_example_sentences_of_wordnet(tmp_path: Path) -> None:
+    """Each once, without the glosses; "patch it" is shorter than a piece may be."""
+    for part in ("adj", "adv", "noun", "verb"):
+        (tmp_path / f"data.{part}").write_text("  1 This software and database is being provided\n")
+    (tmp_path / "data.verb").write_text(
+        '00011 | move the air; "breathe in the fresh air"; "She breathes 2 times"; "patch it"\n00012 | live; "breathe in the fresh air"\n'
+    )
+    pairs = {("breathe in the fresh air", "breathe in the fresh air"), ("she breathes two times", "She breathes two times")}
+    assert set(texts.example_pieces(tmp_path)) == pairs
 
 
 def test_word_strings_are_made_of_plain_words_and_all_kinds_come_up() -> None:

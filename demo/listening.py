@@ -1,0 +1,56 @@
+"""Where in the clip each token of an answer is heard: what the listening head is shown (train.py, listening_loss)."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+
+from demo.examples import GRID
+from qwenaudio_np.tokenizer import Tokenizer
+
+NOWHERE = (-1, -1)
+SPECIAL = b"<|"  # how the tokens begin that are not letters
+TIME = re.compile(rb"<\|(\d+\.\d\d)\|>")
+WordTimes = list[tuple[str, float, float]]
+
+
+def heard_at(ids: list[int], words: WordTimes | None, vectors: int, tokenizer: Tokenizer) -> np.ndarray:
+    """[tokens, 2]: the first and last audio vector of each token's word or time, NOWHERE for what is not heard.
+
+    A token belongs to the word in which it ends. One vector more on each side is right too: times are not exact.
+    """
+    pieces = [tokenizer.token_bytes(id_) for id_ in ids]
+    letters = b"".join(piece for piece in pieces if not piece.startswith(SPECIAL))
+    spans, word_of = word_places(letters, words or [])
+    found, now = [], 0
+    for piece in pieces:
+        if piece.startswith(SPECIAL):
+            time = TIME.fullmatch(piece)
+            found.append(around(float(time[1])) if time else NOWHERE)
+        else:
+            now += len(piece)
+            found.append(spans[word_of[now - 1]] if now - 1 in word_of else NOWHERE)
+    frames = np.array(found, np.int64).reshape(-1, 2)
+    return np.where(frames[:, 1:] < 0, -1, frames.clip(0, vectors - 1))
+
+
+def around(seconds: float) -> tuple[int, int]:
+    """The two vectors on each side of a time."""
+    nearest = round(seconds / GRID)
+    return nearest - 2, nearest + 1
+
+
+def word_places(letters: bytes, words: WordTimes) -> tuple[list[tuple[int, int]], dict[int, int]]:
+    """Each word's first and last vector, and which word each byte of the answer belongs to; no byte where it is no transcript of them."""
+    spans = [(math.floor(start / GRID) - 1, math.ceil(end / GRID)) for _, start, end in words]
+    for between in ("", " "):  # words with times between them, or a transcript
+        now = letters.find(between.join(word for word, _, _ in words).encode()) if words else -1
+        if now >= 0:
+            word_of = {}
+            for number, (word, _, _) in enumerate(words):
+                word_of |= dict.fromkeys(range(now, now + len(word.encode())), number)
+                now += len((word + between).encode())
+            return spans, word_of
+    return spans, {}

@@ -1,0 +1,81 @@
+"""What tune.py's and train.py's loops share: a run that may be stopped, its learning rate, and what it prints now and then."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SAVE_EVERY = 60.0  # seconds
+LEAST_RATE = 0.01  # share of the largest learning rate at the end
+
+
+@dataclass
+class Run:
+    """Everything that has to survive a stop: modules and their optimiser by name, and how far they have come."""
+
+    parts: dict[str, Any]  # each with state_dict and load_state_dict; one of them is "optimiser"
+    step: int = 0
+    epoch: int = 0
+    _saved: float = field(default_factory=time.monotonic)
+
+    def save(self, path: Path) -> None:
+        """Written whole or not at all."""
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        torch.save(state | {"step": self.step, "epoch": self.epoch}, path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)
+        self._saved = time.monotonic()
+
+    def save_now_and_then(self, path: Path) -> None:
+        """Once in SAVE_EVERY."""
+        if time.monotonic() - self._saved > SAVE_EVERY:
+            self.save(path)
+
+    def load(self, path: Path) -> None:
+        """Back to the last save, where there is one; the rest of its epoch is left out, a new order begins."""
+        if path.exists():
+            state = torch.load(path, weights_only=True)
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            self.step, self.epoch = state["step"], state["epoch"] + 1
+
+    def learn(self, loss: Tensor, rate: float, modules: list[nn.Module]) -> None:
+        """One step down the gradient of the loss, whose norm over the modules is cut at 1."""
+        optimiser = self.parts["optimiser"]
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([parameter for module in modules for parameter in module.parameters()], 1.0)
+        optimiser.step()
+        self.step += 1
+
+
+def schedule(step: int, steps: int, warm_up: int) -> float:
+    """The learning rate's share: up over `warm_up` steps, then down a cosine to LEAST_RATE."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return LEAST_RATE + (1 - LEAST_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+
+
+class Means:
+    """The means of named numbers since they were last shown."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+
+    def add(self, numbers: dict[str, Tensor]) -> None:
+        """One step's numbers; a step may leave some out."""
+        for name, number in numbers.items():
+            self.values.setdefault(name, []).append(number.item())
+
+    def shown(self) -> str:
+        """All means in one line; begins again."""
+        line = ", ".join(f"{name} {sum(values) / len(values):.3f}" for name, values in self.values.items())
+        self.values = {}
+        return line
