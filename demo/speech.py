@@ -8,7 +8,6 @@ A clip depends on its source and index alone, except that the noise inside joe's
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import zlib
 from collections.abc import Callable
@@ -17,9 +16,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from demo.assemble import assembled, padded, trimmed, warped
+from demo.clip_store import ClipStore, read_labels
 from demo.texts import example_pieces, is_held_out, prose_pieces, spoken_string, spoken_word, word_string
 from demo.voices import RATE, Espeak, Festival, Flite, Hibari, Joe, Kokoro, Speech, Voice, WordTimes
 
@@ -171,34 +170,26 @@ class Writer:
 
 def write(source: Source, pieces: list[tuple[str, str]], data: Path, until: float) -> None:
     """Writes the missing clips of a source and says how fast; stops at the clock time `until`."""
-    lines = data / "clips" / f"{source.name}.jsonl"
-    (data / "clips" / source.name).mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in lines.read_text("utf-8").splitlines()] if lines.exists() else []
-    seconds, count = sum(clip["seconds"] for clip in done), len(done)
-    index = int(Path(done[-1]["file"]).stem) + 1 if done else 0
+    store = ClipStore(data, source.name)
+    lengths = [clip["seconds"] for clip in read_labels(store.labels)] if store.done else []
+    seconds, count, index = sum(lengths), len(lengths), max(store.done, default=-1) + 1
     if seconds >= source.hours * 3600 or count >= source.clips:
         return
     writer, began, before = Writer(source, pieces), time.monotonic(), seconds
-    with lines.open("a", encoding="utf-8", buffering=1) as log:
-        while seconds < source.hours * 3600 and count < source.clips and time.time() < until:
-            if (clip := writer.clip(index)) is not None:
-                record = _save(source, index, *clip, data)
-                log.write(json.dumps(record) + "\n")
-                seconds, count = seconds + record["seconds"], count + 1
-            index += 1
+    while seconds < source.hours * 3600 and count < source.clips and time.time() < until:
+        if (clip := writer.clip(index)) is not None:
+            save(store, source, index, *clip)
+            seconds, count = seconds + len(clip[1].samples) / RATE, count + 1
+        index += 1
     took = time.monotonic() - began
     print(f"{source.name}: {count} clips of {index}, {seconds / 3600:.2f} h, {(seconds - before) / took:.1f} times real time", flush=True)
 
 
-def _save(source: Source, index: int, text: str, speech: Speech, data: Path) -> dict[str, object]:
-    file = f"clips/{source.name}/{index:05d}.flac"
-    soundfile.write(data / file, speech.samples, RATE, subtype="PCM_16")
+def save(store: ClipStore, source: Source, index: int, text: str, speech: Speech) -> None:
+    """One clip with its labels."""
     words = None if speech.words is None else [[word, round(start, 3), round(end, 3)] for word, start, end in speech.words]
-    seconds = round(len(speech.samples) / RATE, 3)
     kind = "read" if source.kind == "read" else "words"
-    return {
-        "file": file, "kind": kind, "text": text, "words": words, "voice": speech.speaker, "split": source.split, "seconds": seconds,
-    }  # fmt: skip
+    store.write(index, speech.samples, kind=kind, text=text, words=words, voice=speech.speaker, split=source.split)
 
 
 def cached_pieces(data: Path, austen: Path) -> dict[str, list[tuple[str, str]]]:

@@ -52,7 +52,6 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.2e-3, help="largest learning rate")
     parser.add_argument("--budget", type=int, default=4800, help="positions of a batch")
     parser.add_argument("--answer-every", type=int, default=1, help="steps of which one has all losses, the others CTC alone")
-    parser.add_argument("--decoder-only", action="store_true", help="leave the end of the encoder as it is")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -101,8 +100,7 @@ def one_epoch(run: Training, feeder: Feeder, arguments: argparse.Namespace) -> N
 
 def losses(run: Training, batch: Batch, arguments: argparse.Namespace) -> dict[str, Tensor]:
     """The losses of one step, by their names in WEIGHTS."""
-    with torch.set_grad_enabled(not arguments.decoder_only):
-        vectors = run.twin.audio(batch.features, batch.positions)
+    vectors = run.twin.audio(batch.features, batch.positions)
     found = {"ctc": ctc_loss(run.twin, run.blank, batch, vectors)}
     if run.step % arguments.answer_every == 0:
         hidden, listening = run.twin(batch.ids, batch.clips, batch.spans, vectors, batch.positions)
