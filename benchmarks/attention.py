@@ -2,7 +2,8 @@
 
     python benchmarks/attention.py [--threads N] [--json]
 
-Beside ops.py in NumPy stands PyTorch's own attention in float32 with as many threads (the extra `peers`).
+Beside ops.py in NumPy stands PyTorch's own attention in float32 with as many threads (the extra `peers`). One row behind a cache reads
+keys and values, and is related to plain memory reading; many rows compute, and are related to NumPy's float32 product of large matrices.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import measure
 import numpy as np
 
 from qwenaudio_np import kernels, ops
-from qwenaudio_np.ceilings import PAUSE, median_seconds
+from qwenaudio_np.ceilings import PAUSE, median_seconds, memory_ceiling, product_ceiling
 from qwenaudio_np.threads import limit_blas
 
 # name: heads, queries, keys, head_dim, causal
@@ -24,6 +25,7 @@ SHAPES = {
     "prefill, 2048": (32, 2048, 2048, 128, True),
     "decode, 2048 cached": (32, 1, 2048, 128, True),
 }
+LARGE = (1024, 1024, 1024)  # a product at which NumPy is at its best
 TOLERANCE = 5e-5  # two float32 softmaxes over 2048 keys: each is about 1e-5 from the float64 one
 
 
@@ -39,7 +41,7 @@ def main() -> None:
 
 
 def one_line(name: str, shape: tuple[int, int, int, int, bool], repeats: int, torch: Any | None) -> dict[str, Any]:
-    """Validate, then time each."""
+    """Validate, then time each, and measure the ceiling that binds."""
     heads, queries, keys, head_dim, causal = shape
     rng = np.random.default_rng(0)
     q = rng.standard_normal((heads, queries, head_dim), np.float32)
@@ -53,11 +55,15 @@ def one_line(name: str, shape: tuple[int, int, int, int, bool], repeats: int, to
         theirs = torch_attention(torch, q, k, v, causal)
         measure.validate(f"{name}, PyTorch", theirs(), want, TOLERANCE)
         other = median_seconds(theirs, repeats, PAUSE)
+    reading = memory_ceiling(kernels.get_threads()) if queries == 1 else float("nan")
+    product = product_ceiling(*LARGE) if queries > 1 else float("nan")
     pairs = heads * (queries * keys - (queries * (queries - 1) // 2 if causal else 0))  # (query, key) pairs that see each other
     return {
         "shape": name,
         "ms": fast * 1e3,
         "Gop/s": 4 * pairs * head_dim / fast / 1e9,
+        "over memory reading": (k.nbytes + v.nbytes) / fast / reading,
+        "over NumPy product": 4 * pairs * head_dim / fast / product,
         "ops.py ms": plain * 1e3,
         "times faster than ops.py": plain / fast,
         "PyTorch ms": other * 1e3,

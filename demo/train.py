@@ -1,9 +1,10 @@
 """Train the twin: `python -m demo.train --data build/demo --out build/demo/twin.pt --steps 20000`.
 
-Three losses: the answer's next token (cross entropy); CTC (Graves et al. 2006) of the transcript over the audio vectors; and where one
-head of the decoder looks while it answers. CTC reads the vectors through the word embeddings themselves, so that sound comes to lie
-where the words lie, and the decoder need only learn to copy; only the score of its blank is thrown away afterwards. The head that is
-shown where each next word or time is heard keeps the decoder's place: copying by content alone repeats words, or leaves some out.
+Four losses: the answer's next token (cross entropy); CTC (Graves et al. 2006) of the transcript over the audio vectors; the time of
+each vector; and where one head of the decoder looks while it answers. CTC and the times read the vectors through the embeddings of the
+words and times themselves, so that sound comes to lie where they lie, and the decoder need only learn to copy; only the score of CTC's
+blank is thrown away afterwards. The head that is shown where each next word or time is heard keeps the decoder's place: copying by
+content alone repeats words, or leaves some out.
 
 Stopped and started again, training goes on from the last minute's mark; `--steps` may be changed then.
 """
@@ -27,7 +28,7 @@ from demo.progress import Means, Run, schedule
 from demo.twin import Twin
 from qwenaudio_np.special_tokens import SPECIAL_TOKENS, timestamp_token
 
-WEIGHTS = {"answer": 1.0, "listening": 0.3, "ctc": 0.6}
+WEIGHTS = {"answer": 1.0, "listening": 0.3, "ctc": 0.6, "place": 0.15}
 TIME_BLUR = (0.06, 0.24, 0.4, 0.24, 0.06)  # what a time is taught as: itself and its neighbours on the grid, so that near is not wrong
 WARM_UP = 150  # steps
 REPORT_EVERY = 50  # steps
@@ -39,7 +40,7 @@ class Training(Run):
     def __init__(self) -> None:
         self.twin, self.blank = new_twin(), nn.Linear(sizes.HIDDEN, 1)
         parameters = [*self.twin.parameters(), *self.blank.parameters()]
-        optimiser = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.05)
+        optimiser = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
         super().__init__({"twin": self.twin, "blank": self.blank, "optimiser": optimiser})
 
 
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)  # attention that looks at one place is next to nothing everywhere else
     torch.manual_seed(1)
     run = Training()
     run.load(arguments.out)
@@ -101,7 +103,7 @@ def one_epoch(run: Training, feeder: Feeder, arguments: argparse.Namespace) -> N
 def losses(run: Training, batch: Batch, arguments: argparse.Namespace) -> dict[str, Tensor]:
     """The losses of one step, by their names in WEIGHTS."""
     vectors = run.twin.audio(batch.features, batch.positions)
-    found = {"ctc": ctc_loss(run.twin, run.blank, batch, vectors)}
+    found = {"ctc": ctc_loss(run.twin, run.blank, batch, vectors), "place": place_loss(run.twin, batch, vectors)}
     if run.step % arguments.answer_every == 0:
         hidden, listening = run.twin(batch.ids, batch.clips, batch.spans, vectors, batch.positions)
         found |= {"answer": answer_loss(run.twin, batch, hidden), "listening": listening_loss(run.twin, batch, listening)}
@@ -114,12 +116,30 @@ def answer_loss(twin: Twin, batch: Batch, hidden: Tensor) -> Tensor:
     targets = batch.targets[asked]
     scores = twin.logits(hidden[asked]).log_softmax(-1)
     loss = -scores.gather(1, targets[:, None])[:, 0]
-    first, last, step = (sizes.RANKS + SPECIAL_TOKENS.index(timestamp_token(seconds)) for seconds in (0.0, 30.0, GRID))
-    times = (targets >= first) & (targets <= last)
-    reach = len(TIME_BLUR) // 2
-    near = targets[times, None] + (step - first) * torch.arange(-reach, reach + 1)
-    loss[times] = -(scores[times].gather(1, near.clamp(first, last)) @ torch.tensor(TIME_BLUR))
+    rows = time_rows()
+    times = (targets >= rows[0]) & (targets <= rows[-1])
+    loss[times] = blurred(scores[times][:, rows], (targets[times] - rows[0]) // (rows[1] - rows[0]))
     return loss.mean()
+
+
+def time_rows() -> Tensor:
+    """The ids of the times on the grid, from 0 to 30 s."""
+    first, last, second = (sizes.RANKS + SPECIAL_TOKENS.index(timestamp_token(seconds)) for seconds in (0.0, 30.0, GRID))
+    return torch.arange(first, last + 1, second - first)
+
+
+def blurred(scores: Tensor, places: Tensor) -> Tensor:
+    """Cross entropy [n] of log probabilities [n, times] with each place on the grid and its neighbours, as TIME_BLUR shares it out."""
+    reach = len(TIME_BLUR) // 2
+    near = places[:, None] + torch.arange(-reach, reach + 1)
+    return -(scores.gather(1, near.clamp(0, scores.shape[1] - 1)) @ torch.tensor(TIME_BLUR))
+
+
+def place_loss(twin: Twin, batch: Batch, vectors: Tensor) -> Tensor:
+    """Cross entropy of each audio vector with its own time, read through the embeddings of the times."""
+    clip, place = (torch.arange(vectors.shape[1]) < (batch.positions // 2)[:, None]).nonzero(as_tuple=True)
+    scores = vectors[clip, place] @ twin.wte.weight[time_rows()].T
+    return blurred(scores.log_softmax(-1), place).mean()
 
 
 def listening_loss(twin: Twin, batch: Batch, listening: Tensor) -> Tensor:

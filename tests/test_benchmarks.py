@@ -112,26 +112,40 @@ class Rows:
         return self.out
 
 
+@pytest.fixture
+def attention(benchmark: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """benchmarks/attention.py with ceilings that need no measuring."""
+    module = benchmark("attention")
+    monkeypatch.setattr(module, "memory_ceiling", lambda threads: 1e10)
+    monkeypatch.setattr(module, "product_ceiling", lambda *shape: 1e11)
+    return module
+
+
 @pytest.mark.parametrize(("queries", "keys", "causal", "pairs"), [(5, 7, False, 35), (5, 5, True, 15), (1, 7, True, 7)])
-def test_attention_beside_pytorch(benchmark: Any, queries: int, keys: int, causal: bool, pairs: int) -> None:
-    attention, torch = benchmark("attention"), NotTorch()
+def test_attention_beside_pytorch(attention: Any, queries: int, keys: int, causal: bool, pairs: int) -> None:
+    torch = NotTorch()
     row = attention.one_line("x", (2, queries, keys, 4, causal), 2, torch)
     assert torch.calls == 1 + 1 + 2  # compared, then warm, then timed
     assert row["Gop/s"] * row["ms"] == pytest.approx(4 * 2 * pairs * 4 / 1e6)
     assert row["times faster than PyTorch"] == pytest.approx(row["PyTorch ms"] / row["ms"])
+    if queries == 1:
+        assert row["over memory reading"] * row["ms"] == pytest.approx(2 * 2 * keys * 4 * 4 / 1e10 * 1e3)
+        assert np.isnan(row["over NumPy product"])
+    else:
+        assert row["over NumPy product"] == pytest.approx(row["Gop/s"] * 1e9 / 1e11) and np.isnan(row["over memory reading"])
     with pytest.raises(SystemExit, match="x, PyTorch: error"):
         attention.one_line("x", (2, queries, keys, 4, causal), 1, NotTorch(1.01))
 
 
-def test_attention_without_pytorch(benchmark: Any) -> None:
-    row = benchmark("attention").one_line("x", (2, 3, 3, 4, False), 1, None)
+def test_attention_without_pytorch(attention: Any) -> None:
+    row = attention.one_line("x", (2, 3, 3, 4, False), 1, None)
     assert np.isnan(row["PyTorch ms"]) and np.isnan(row["times faster than PyTorch"])
 
 
-def test_attention_with_the_real_pytorch(benchmark: Any) -> None:
+def test_attention_with_the_real_pytorch(attention: Any) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     for shape in ((2, 5, 7, 4, False), (2, 5, 5, 4, True), (2, 1, 7, 4, True)):
-        assert benchmark("attention").one_line("x", shape, 1, torch)["PyTorch ms"] > 0
+        assert attention.one_line("x", shape, 1, torch)["PyTorch ms"] > 0
 
 
 # --- the decoder, and llama.cpp beside it ---------------------------------------------------------------------------------

@@ -91,6 +91,23 @@ def test_a_times_loss_is_spread_over_its_neighbours() -> None:
     assert train.answer_loss(Scores(), batch(targets=[[at[2]]]), hidden).item() == pytest.approx(entropy, rel=1e-5)
 
 
+def test_the_times_on_the_grid_are_tokens() -> None:
+    rows = train.time_rows()
+    assert [SPECIAL_TOKENS[row - sizes.RANKS] for row in (rows[0], rows[1], rows[-1])] == ["<|0.00|>", "<|0.04|>", "<|30.00|>"]
+
+
+def test_a_vectors_place_is_its_time() -> None:
+    """Vectors that lie on their times' embeddings, far from all others, cost what the blur takes from its middle; padding costs nothing."""
+    scale = 30.0
+    twin = SimpleNamespace(wte=SimpleNamespace(weight=torch.eye(sizes.padded_vocabulary())))
+    vectors = scale * torch.eye(sizes.padded_vocabulary())[train.time_rows()[2:5]][None]
+    whole = torch.cat([torch.zeros_like(vectors[:, :2]), vectors], 1)  # vectors 2, 3 and 4 are right
+    loss = train.place_loss(twin, batch(positions=[10]), whole)
+    right, nowhere = scale * (1 - train.TIME_BLUR[2]), math.log(len(train.time_rows()))
+    assert loss.item() == pytest.approx((3 * right + 2 * nowhere) / 5, rel=1e-5)
+    assert train.place_loss(twin, batch(positions=[4]), whole).item() == pytest.approx(nowhere, rel=1e-5)
+
+
 def test_the_listening_loss_is_the_share_of_the_right_vectors() -> None:
     """Looks are even over four positions; two of them are right, then one, then nothing is asked."""
     looks = torch.full((1, 3, 4), math.log(0.25))
