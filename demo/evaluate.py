@@ -7,6 +7,7 @@ Errors are word errors (substituted, inserted, left out) over the words that wer
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -18,11 +19,12 @@ import numpy as np
 import qwenaudio_np
 from demo.alignment import boundary_shifts, timed_words, word_errors
 from demo.clip_store import read_labels
-from demo.examples import Entry
+from demo.examples import TRANSCRIBE, WHEN, Entry
 from qwenaudio_np.special_tokens import TAG_SHAPE
 from qwenaudio_np.tasks import task_prompt
 
 PEOPLE = ("asterisk_words", "asterisk_prompts", "klettres", "ktuberling", "librivox", "sphinx_words")
+WHEN_ANSWERED = re.compile(r'The word "(?P<word>.*)" starts at <\|(?P<start>[\d.]+)\|> seconds and ends at <\|(?P<end>[\d.]+)\|> seconds\.')
 # Parts of the people's word lists that hold what training taught: digits, numbers, letters. The rest are words of all kinds.
 TAUGHT_WORDS = ("digits joined", "letters", "letters joined", "numbers joined", "alpha", "commands")
 
@@ -81,6 +83,9 @@ def score_source(job: Job) -> dict[str, Score]:
         score, wrong = ask(model, str(arguments.data / entry["file"]), entry)
         for row in rows(entry, source):
             scores[row].add(score)
+        if once := words_said_once(entry):
+            people = "people" if source in PEOPLE else "synthetic voices"
+            scores[f"second turn: {people}"].add(_score_second_turn(model, str(arguments.data / entry["file"]), once[len(once) // 2]))
         if arguments.show and wrong:
             print(f"{entry['file']}: {wrong}", flush=True)
     return dict(scores)
@@ -111,6 +116,24 @@ def _score_speech(model: Any, sound: str, entry: Entry) -> tuple[Score, str]:
         timed = timed_words("<|0.00|>" + run_task(model, "timestamps", sound))
         score.shifts = boundary_shifts([tuple(word) for word in entry["words"]], timed)
     return score, f"{' '.join(said)!r} heard as {' '.join(heard)!r}" if score.errors else ""
+
+
+def words_said_once(entry: Entry) -> list[tuple[str, float, float]]:
+    """Word, start and end of those words of a clip with known times that can be asked about."""
+    words = entry["words"] or []
+    spoken = [word for word, _, _ in words]
+    return [(word, start, end) for word, start, end in words if spoken.count(word) == 1]
+
+
+def _score_second_turn(model: Any, sound: str, asked: tuple[str, float, float]) -> Score:
+    """A chat: what is said, and then when one word is said."""
+    chat = model.chat()
+    chat.ask(TRANSCRIBE[0], audio=[sound])
+    answer = WHEN_ANSWERED.fullmatch(chat.ask(WHEN[0].format(word=asked[0])).text)
+    score = Score(clips=1, right=Counter(word=bool(answer and answer["word"] == asked[0])))
+    if score.right["word"]:
+        score.shifts = [abs(float(answer[name]) - time) for name, time in zip(("start", "end"), asked[1:], strict=True)]
+    return score
 
 
 def _score_note(model: Any, sound: str, entry: Entry) -> tuple[Score, str]:
