@@ -20,6 +20,7 @@ GOLDEN = ROOT / "tests" / "golden"
 TINY = GOLDEN / "tiny" / "checkpoint"
 CLIP = GOLDEN / "audio" / "tone.wav"  # half a second
 UNUSUAL = ("PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONCOERCECLOCALE")  # what would hide faults of the streams
+LONG = 5000  # tokens that nobody waits for
 TIMEOUT = 60  # seconds; far above what anything here takes
 
 

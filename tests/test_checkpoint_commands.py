@@ -1,4 +1,4 @@
-"""The verbs convert, verify and download: status, stdout and stderr."""
+"""The verbs that make, check and describe checkpoints, from random-checkpoint to info: status, stdout and stderr."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 
 from qwenaudio_np.convert import download as download_module
 from qwenaudio_np.convert.converter import SHARD_BYTES
@@ -17,7 +18,7 @@ from qwenaudio_np.convert.weight_source import KINDS
 from qwenaudio_np.convert.weight_types import WEIGHT_TYPES
 from qwenaudio_np.options import byte_size
 from qwenaudio_np.parser import parse
-from tests.cli_tools import Run, request, runner
+from tests.cli_tools import CLIP, TINY, Outcome, Run, assert_refused, nothing_written, request, runner
 from tests.make_checkpoint import make_checkpoint, read_weights
 from tests.torch_fixtures import FOLDER
 
@@ -46,6 +47,28 @@ def test_convert_then_verify(run: Run, source: Path, tmp_path: Path) -> None:
     assert status == 0 and "weights 'bfloat16', from:\n  'model.safetensors'" in printed
     (out / "manifest.json").write_text('{"sources": [1], "options": {}}')
     assert run("info", out).status == 1
+
+
+def test_a_random_checkpoint_answers(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    made = run("random_checkpoint", folder, "--size", "tiny", "--seed", 1)
+    assert made == Outcome(0, "", "")
+    assert run(*request("-i", CLIP, "-p", "hello", model=folder)).status == 0
+    with nothing_written(tmp_path):
+        assert_refused(run("random-checkpoint", folder), 2, "already holds a checkpoint", "--force")
+    assert run("random-checkpoint", folder, "--seed", 1, "--force", "--verbose").status == 0
+
+
+def test_info_for_people_and_programs(run: Run) -> None:
+    told = run("info", TINY)
+    report = json.loads(run("info", TINY, "--json").out)
+    assert told.status == 0 and told.err == "" and "3 x float32" not in told.out
+    with safetensors.safe_open(TINY / "model-00001-of-00002.safetensors", "numpy") as first:
+        assert f"{len(first.keys())} x float32" in told.out
+    count = sum(report["parameters"].values())
+    assert report["weight_bytes"] == 4 * count and f"{count:,} parameters" in told.out
+    assert report["memory_bytes"]["needed_by_positions"].keys() == {"2048", "8192"}
+    assert report["decoder"]["hidden_size"] == 64 and report["encoder"]["n_state"] == 48
 
 
 def test_info_of_an_encoder_alone(run: Run, tmp_path: Path) -> None:
