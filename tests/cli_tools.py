@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -107,8 +106,3 @@ def assert_refused(outcome: Outcome, status: int, *fragments: str) -> None:
         assert fragment in outcome.err, outcome.err
     assert "internal" not in outcome.err and "Traceback" not in outcome.err, outcome.err
     assert (outcome.status, outcome.out) == (status, "")
-
-
-def copy_of_tiny(folder: Path) -> Path:
-    """A checkpoint to break."""
-    return Path(shutil.copytree(TINY, folder / "checkpoint"))
