@@ -1,65 +1,27 @@
-"""Decoding: every format libsndfile writes, and files that are cut, lie, or are no sound at all."""
+"""Decoding: every format libsndfile writes, paths and streams, long input, and nothing on the terminal from C libraries."""
 
 from __future__ import annotations
 
 import io
 import os
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from numpy.typing import NDArray
 
 from qwenaudio_np import sound_file
-from qwenaudio_np.audio import Clip, load_clip
-from qwenaudio_np.errors import AudioError
+from qwenaudio_np.audio import load_clip
+from tests.sound_tools import SPEECH_LIKE, STEPS, refusal, steps_of, wav, written
 
 ROOT = Path(__file__).resolve().parent.parent
-SPEECH_LIKE = np.convolve(np.random.default_rng(0).normal(size=64_000), np.ones(8) / 8, "same") * 0.3  # 4 s at 16 kHz
-STEPS = np.round(SPEECH_LIKE * 32768).astype(np.int16)
 
 # RAW has no header to read and SD2 keeps its header in a second file.
 FORMATS = sorted(set(soundfile.available_formats()) - {"RAW", "SD2"})
 LOSSLESS = {"PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_16", "ALAC_20", "ALAC_24", "ALAC_32", "DWVW_16", "DWVW_24", "DPCM_16"}
-
-
-def written(path: Path, data: NDArray[np.generic], rate: int, **options: str) -> bytes:
-    """Write a sound file, or skip where this libsndfile cannot."""
-    try:
-        soundfile.write(path, data, rate, **options)
-    except soundfile.LibsndfileError as failure:
-        pytest.skip(f"this libsndfile does not write {options}: {failure}")
-    return path.read_bytes()
-
-
-def wav(samples: bytes = b"", *, rate: int = 16_000, channels: int = 1, claims: int | None = None, riff: int | None = None) -> bytes:
-    """A 16-bit WAV file whose header says what it is told to."""
-    size = len(samples) if claims is None else claims
-    whole = min(36 + size, 2**32 - 1) if riff is None else riff
-    layout = struct.pack("<HHIIHH", 1, channels, rate, min(rate * channels * 2, 2**32 - 1), (channels * 2) % 2**16, 16)
-    return b"RIFF" + struct.pack("<I", whole) + b"WAVEfmt \x10\0\0\0" + layout + b"data" + struct.pack("<I", size) + samples
-
-
-def steps_of(clip: Clip) -> NDArray[np.int64]:
-    steps = clip.waveform.astype(np.float64) * 32768
-    assert np.array_equal(steps, np.rint(steps))
-    return steps.astype(np.int64)
-
-
-def refusal(source: Path | io.BytesIO) -> str:
-    """The message of the AudioError that the source raises: one line of ASCII."""
-    with pytest.raises(AudioError) as failure:
-        load_clip(source)
-    message = str(failure.value)
-    assert message.isascii()
-    assert message.isprintable()
-    return message
 
 
 # --- formats ------------------------------------------------------------------------------------------------------
@@ -143,183 +105,6 @@ def test_odd_names(name: str, tmp_path: Path) -> None:
     assert len(load_clip(path).waveform) == 64_000
     path.write_text("no sound")
     assert "looks like text" in refusal(path)
-
-
-# --- not a sound file ---------------------------------------------------------------------------------------------
-
-IMPOSTORS = [
-    (b"\x89PNG\r\n\x1a\n" + bytes(60), "PNG"),
-    (b"\xff\xd8\xff\xe0" + bytes(60), "JPEG"),
-    (b"%PDF-1.4\n", "PDF"),
-    (b"PK\x03\x04" + bytes(60), "zip archive"),
-    (b"\0\0\0\x20ftypM4A " + bytes(60), "M4A"),
-    (b"\x80\x04\x95" + bytes(60), "pickle"),
-    (b"The quick brown fox\n" * 10, "looks like text"),
-    (b"<!DOCTYPE html><html></html>", "HTML page"),
-    (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs"),
-    (b"\x01\x02\x03", "first bytes 01 02 03"),
-    (b"x", "looks like text"),
-    (wav(rate=0), "broken"),
-    (wav(channels=0), "Channel count is zero"),
-    (wav(channels=2000), "Too many channels"),
-    (b"fLaC" + bytes(60), "FLAC"),
-    (b"OggS" + bytes(60), "OGG"),
-]
-
-
-@pytest.mark.parametrize(("content", "said"), IMPOSTORS)
-def test_other_files_are_named_for_what_they_are(content: bytes, said: str, tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
-    path.write_bytes(content)
-    assert said in refusal(path)
-    assert said in refusal(io.BytesIO(content))
-
-
-def test_places_that_hold_no_file(tmp_path: Path) -> None:
-    (tmp_path / "empty.wav").touch()
-    (tmp_path / "dangling.wav").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
-    assert "directory" in refusal(tmp_path)
-    assert "empty" in refusal(tmp_path / "empty.wav")
-    assert "no such file" in refusal(tmp_path / "dangling.wav")
-    assert "no such file" in refusal(tmp_path / "missing.wav")
-    assert "cannot open" in refusal(tmp_path / "loop.wav")
-    assert "cannot open" in refusal(tmp_path / "nul\0.wav")
-    assert "empty" in refusal(io.BytesIO())
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are a Unix thing")
-def test_pipe_and_device_by_name_do_not_hang(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    assert "not a regular file" in refusal(tmp_path / "fifo")
-    assert "not a regular file" in refusal(Path("/dev/zero"))
-
-
-@pytest.mark.parametrize("source", [7, b"a.wav", None, io.StringIO("text")])
-def test_things_that_are_no_source(source: object) -> None:
-    with pytest.raises(AudioError, match="expected a path or a binary stream"):
-        load_clip(source)  # type: ignore[arg-type]
-
-
-def test_a_stream_that_fails() -> None:
-    closed = io.BytesIO(b"RIFF")
-    closed.close()
-    assert "cannot read" in refusal(closed)
-
-
-def test_descriptors_are_neither_leaked_nor_closed_twice(tmp_path: Path) -> None:
-    """libsndfile closes a descriptor it cannot use: closing it again would hit whatever file has that number by then."""
-    good, bad, cut = tmp_path / "good.wav", tmp_path / "bad.wav", tmp_path / "cut.wav"
-    good.write_bytes(wav(STEPS.tobytes()))
-    bad.write_bytes(b"no sound")
-    cut.write_bytes(wav())
-    before = os.open(os.devnull, os.O_RDONLY)
-    os.close(before)
-    for _ in range(3):
-        load_clip(good)
-        refusal(bad)
-        refusal(cut)
-    after = os.open(os.devnull, os.O_RDONLY)
-    os.close(after)
-    assert after == before
-
-
-# --- headers that lie ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("claims", [2**31, 2**32 - 1])
-def test_wav_that_promises_too_much(claims: int) -> None:
-    """What is there is used: recorders that are switched off leave such files."""
-    clip = load_clip(io.BytesIO(wav(STEPS.tobytes(), claims=claims)))
-    assert np.array_equal(steps_of(clip), STEPS)
-
-
-def test_wav_without_its_own_size() -> None:
-    assert np.array_equal(steps_of(load_clip(io.BytesIO(wav(STEPS.tobytes(), riff=0)))), STEPS)
-
-
-@pytest.mark.parametrize("content", [wav(), wav(STEPS.tobytes(), claims=0)])
-def test_no_frames(content: bytes) -> None:
-    assert "holds no sound (0 frames at 16000 Hz)" in refusal(io.BytesIO(content))
-
-
-@pytest.mark.parametrize("rate", [10_000_001, 2**31 - 1])
-def test_impossible_rates(rate: int) -> None:
-    assert f"{rate} Hz" in refusal(io.BytesIO(wav(STEPS.tobytes(), rate=rate)))
-
-
-def flac_claiming(path: Path, frames: int) -> bytes:
-    """A FLAC file of `STEPS` whose STREAMINFO claims another length: the low 36 bits of the 64 at byte 18."""
-    data = bytearray(written(path, STEPS, 16_000))
-    (field,) = struct.unpack_from(">Q", data, 18)
-    assert field & (2**36 - 1) == len(STEPS)
-    struct.pack_into(">Q", data, 18, field & ~(2**36 - 1) | frames)
-    return bytes(data)
-
-
-@pytest.mark.parametrize("frames", [0, 2**36 - 1])
-def test_flac_with_a_false_length(frames: int, tmp_path: Path) -> None:
-    """0 means unknown. 2^36 - 1 frames would be half a terabyte, and 49 days."""
-    clip = load_clip(io.BytesIO(flac_claiming(tmp_path / "a.flac", frames)))
-    assert np.array_equal(steps_of(clip), STEPS)
-    assert clip.total_seconds == 4.0
-    assert len(clip.warnings) == (frames > 0)
-
-
-def test_1024_channels_in_bounded_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block of 1/16 s at 10 MHz and 1024 channels would hold 5 GB."""
-    sizes: list[int] = []
-    plain: Callable[..., NDArray[np.float64]] = soundfile.SoundFile.read
-
-    def spy(self: soundfile.SoundFile, frames: int, **options: object) -> NDArray[np.float64]:
-        sizes.append(frames * self.channels)
-        return plain(self, frames, **options)
-
-    monkeypatch.setattr(soundfile.SoundFile, "read", spy)
-    content = wav(bytes(2 * 1024 * 3000), rate=10_000_000, channels=1024)
-    assert "too short: got 5 samples" in refusal(io.BytesIO(content))
-    assert max(sizes) <= 2**20
-
-
-# --- cut and damaged files ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["flac", "mp3", "ogg", "aiff", "wav"])
-def test_a_cut_file_gives_what_came_before(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / f"a.{kind}"
-    data = written(path, STEPS, 16_000)
-    whole = load_clip(path)
-    path.write_bytes(data[: len(data) * 3 // 4])
-    clip = load_clip(path)
-    assert 1.5 < clip.seconds < 3.5
-    assert np.array_equal(clip.waveform[:16_000], whole.waveform[:16_000])
-    if kind in ("flac", "mp3"):  # the others say nothing: their headers are repaired, or hold no length
-        assert "is cut short or damaged: only" in clip.warnings[0]
-
-
-def test_a_flac_cut_before_its_first_frame(tmp_path: Path) -> None:
-    """libsndfile 1.2.2 says that it lost the stream; 1.2.0 reads nothing, and what the header promised is said."""
-    data = written(tmp_path / "a.flac", STEPS, 16_000)
-    message = refusal(io.BytesIO(data[:200]))
-    assert "cannot be decoded" in message or "0 frames at 16000 Hz; its header promises 64000 frames" in message
-
-
-def test_flipped_bytes_never_raise_anything_else(tmp_path: Path) -> None:
-    """Random damage to headers and data: a clip, or one AudioError."""
-    outcomes: set[type] = set()
-    for kind in ("wav", "flac", "aiff", "ogg", "caf", "w64", "au"):
-        data = written(tmp_path / f"a.{kind}", STEPS[:8000], 16_000)
-        for seed in range(12):
-            random = np.random.default_rng(seed)
-            damaged = bytearray(data)
-            for place in random.integers(0, len(data) if seed % 2 else 100, 6):
-                damaged[place] = random.integers(256)
-            try:
-                outcomes.add(type(load_clip(io.BytesIO(damaged))))
-            except AudioError as failure:
-                assert str(failure).isprintable()
-                outcomes.add(AudioError)
-    assert outcomes == {Clip, AudioError}
 
 
 # --- long input ---------------------------------------------------------------------------------------------------
