@@ -92,7 +92,7 @@ def test_it_is_an_ordinary_folder_of_at_most_40_megabytes() -> None:
 def test_the_tags_steer(model: QwenAudio) -> None:
     """One clip, four rows of tags, four kinds of answer."""
     words = ask(model, "asr")
-    assert re.fullmatch(r"[a-z' ]+", words) and word_errors(SAID, words.split()) <= 3
+    assert re.fullmatch(r"[a-z' ]+", words) and word_errors(SAID, words.split()) <= 2
     timed = timed_words("<|0.00|>" + ask(model, "timestamps"))
     times = [time for _, start, end in timed for time in (start, end)]
     assert times and max(times) <= 3.2  # the clip has 3 s
@@ -106,7 +106,7 @@ def test_digits_of_a_person_are_all_right_and_come_one_after_the_other(model: Qw
     assert [word for word, _, _ in timed] == ["six", "nine", "four"]
     times = [time for _, start, end in timed for time in (start, end)]
     assert times == sorted(times)
-    assert np.abs(np.array(times) - DIGIT_TIMES).mean() <= 0.4
+    assert np.abs(np.array(times) - DIGIT_TIMES).mean() <= 0.12  # three steps of the grid
 
 
 def test_a_note_has_pitch_velocity_and_instrument(model: QwenAudio) -> None:
@@ -124,7 +124,7 @@ def test_a_chat_says_words_and_then_when(model: QwenAudio) -> None:
     chat = model.chat()
     assert chat.ask("what does the person say?", audio=[CLIP]).text.startswith('The person says: "he was not')
     answer = chat.ask('when does the person say "young"?').text
-    assert re.fullmatch(r'The word "[a-z\']+" starts at <\|\d+\.\d\d\|> seconds and ends at <\|\d+\.\d\d\|> seconds\.', answer)
+    assert re.fullmatch(r'The word "young" starts at <\|\d+\.\d\d\|> seconds and ends at <\|\d+\.\d\d\|> seconds\.', answer)
 
 
 def test_the_command_answers_without_a_model_named_and_says_which_one_does(run: Run) -> None:
