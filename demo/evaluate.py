@@ -19,7 +19,7 @@ import numpy as np
 import qwenaudio_np
 from demo.alignment import boundary_shifts, timed_words, word_errors
 from demo.clip_store import read_labels
-from demo.examples import TRANSCRIBE, WHEN, Entry
+from demo.examples import TRANSCRIBE, WHEN, Entry, said_once
 from qwenaudio_np.special_tokens import TAG_SHAPE
 from qwenaudio_np.tasks import task_prompt
 
@@ -83,7 +83,7 @@ def score_source(job: Job) -> dict[str, Score]:
         score, wrong = ask(model, str(arguments.data / entry["file"]), entry)
         for row in rows(entry, source):
             scores[row].add(score)
-        if once := words_said_once(entry):
+        if once := said_once(entry["words"] or []):
             people = "people" if source in PEOPLE else "synthetic voices"
             scores[f"second turn: {people}"].add(_score_second_turn(model, str(arguments.data / entry["file"]), once[len(once) // 2]))
         if arguments.show and wrong:
@@ -116,13 +116,6 @@ def _score_speech(model: Any, sound: str, entry: Entry) -> tuple[Score, str]:
         timed = timed_words("<|0.00|>" + run_task(model, "timestamps", sound))
         score.shifts = boundary_shifts([tuple(word) for word in entry["words"]], timed)
     return score, f"{' '.join(said)!r} heard as {' '.join(heard)!r}" if score.errors else ""
-
-
-def words_said_once(entry: Entry) -> list[tuple[str, float, float]]:
-    """Word, start and end of those words of a clip with known times that can be asked about."""
-    words = entry["words"] or []
-    spoken = [word for word, _, _ in words]
-    return [(word, start, end) for word, start, end in words if spoken.count(word) == 1]
 
 
 def _score_second_turn(model: Any, sound: str, asked: tuple[str, float, float]) -> Score:

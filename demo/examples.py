@@ -86,6 +86,12 @@ def timestamps_answer(words: list[tuple[str, float, float]]) -> str:
     return text
 
 
+def said_once(words: list[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
+    """Those of a clip's timed words that can be asked about: which one is meant is clear."""
+    spoken = [word for word, _, _ in words]
+    return [timed for timed in words if spoken.count(timed[0]) == 1]
+
+
 def note_answer(entry: Entry) -> str:
     """Pitch, velocity and instrument of one note."""
     return f"<|pitch|><|midi_pitch_{entry['pitch']}|><|velocity|><|midi_velocity_{entry['velocity']}|><|instrument|>{entry['instrument']}"
@@ -104,8 +110,7 @@ def _speech(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator)
     words, text, draw = entry["words"] or [], entry["text"], random.random()
     if words and draw < TIMESTAMPS:
         return task_example("timestamps", timestamps_answer(words), vectors, tokenizer)
-    spoken = [word for word, _, _ in words]
-    once = [timed for timed in words if spoken.count(timed[0]) == 1]
+    once = said_once(words)
     if once and draw < TIMESTAMPS + SECOND_TURN:
         word, start, end = once[random.integers(len(once))]
         earlier = (str(random.choice(TRANSCRIBE)), transcript_answer(text))

@@ -10,7 +10,7 @@ import pytest
 
 from demo import sizes, whisper
 from demo.alignment import boundary_shifts, matched, timed_words, word_errors
-from demo.examples import chat_example, grid_time, note_answer, task_example, timestamps_answer, when_answer
+from demo.examples import chat_example, grid_time, note_answer, said_once, task_example, timestamps_answer, when_answer
 from qwenaudio_np.config import parse_config
 from qwenaudio_np.special_tokens import AUDIO_PLACEHOLDER, SPECIAL_TOKENS
 from qwenaudio_np.tokenizer import Tokenizer
@@ -58,6 +58,11 @@ def test_a_second_turn_keeps_the_clip_in_the_first() -> None:
     text = BYTES.decode(example.ids)
     assert text.index("</audio>") < text.index("what?") < text.index("when?")
     assert text.endswith('The word "b" starts at <|0.40|> seconds and ends at <|0.80|> seconds.<|im_end|>')
+
+
+def test_only_a_word_that_was_said_once_is_asked_about() -> None:
+    said = [("two", 0.0, 0.2), ("one", 0.3, 0.5), ("two", 0.6, 0.8)]
+    assert said_once(said) == [("one", 0.3, 0.5)] and said_once([]) == []
 
 
 def test_notes_are_answered_in_tokens() -> None:
