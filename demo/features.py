@@ -14,7 +14,7 @@ import fcntl
 import json
 import zlib
 from collections.abc import Iterator
-from itertools import zip_longest
+from itertools import chain, repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -149,22 +149,24 @@ def _read(data: Path, entry: Entry) -> np.ndarray:
 
 
 def stored(data: Path) -> Iterator[tuple[Entry, np.ndarray]]:
-    """Every clip's entry and its float16 features [T, state], mapped from disk."""
+    """Every clip's entry and its float16 features [T, state], mapped from disk, with the words' times that times.py found."""
     for path in sorted((data / "features").glob("*.bin")):
-        yield from stored_source(data, path.stem)
+        times = path.with_name(path.stem + TIMES)
+        found = read_labels(times) if times.exists() else []
+        for (entry, rows), more in zip(stored_source(data, path.stem), chain(found, repeat({})), strict=False):  # times may be fewer
+            yield entry | more, rows
 
 
 def stored_source(data: Path, source: str) -> Iterator[tuple[Entry, np.ndarray]]:
-    """The same of one source, with the words' times that times.py found, where it has been there."""
+    """The same of one source, with the times that its synthesiser told and no others."""
     path = data / "features" / f"{source}.jsonl"
-    entries, times = read_labels(path) if path.exists() else [], path.with_name(source + TIMES)
+    entries = read_labels(path) if path.exists() else []
     if not entries:
         return
-    found = read_labels(times) if times.exists() else []
     count = entries[-1]["row"] + entries[-1]["positions"]  # more may be on their way
     rows = np.memmap(path.with_suffix(".bin"), np.float16, "r", shape=(count, sizes.STATE))
-    for entry, more in zip_longest(entries, found, fillvalue={}):
-        yield entry | more, rows[entry["row"] : entry["row"] + entry["positions"]]
+    for entry in entries:
+        yield entry, rows[entry["row"] : entry["row"] + entry["positions"]]
 
 
 if __name__ == "__main__":

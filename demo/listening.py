@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from demo.examples import GRID
+from demo.examples import GRID, transcript_answer
 from qwenaudio_np.tokenizer import Tokenizer
 
 NOWHERE = (-1, -1)
@@ -45,9 +45,11 @@ def around(seconds: float) -> tuple[int, int]:
 def word_places(letters: bytes, words: WordTimes) -> tuple[list[tuple[int, int]], dict[int, int]]:
     """Each word's first and last vector, and which word each byte of the answer belongs to; no byte where it is no transcript of them."""
     spans = [(math.floor(start / GRID) - 1, math.ceil(end / GRID)) for _, start, end in words]
-    for between in ("", " "):  # words with times between them, or a transcript
-        now = letters.find(between.join(word for word, _, _ in words).encode()) if words else -1
-        if now >= 0:
+    text = " ".join(word for word, _, _ in words)
+    chat = transcript_answer(text)
+    # A transcript, one in a chat, words with times between them. Looking for the words in any answer would find an "a" in "says".
+    for answer, now, between in ((text, 0, " "), (chat, chat.index(f'"{text}"') + 1, " "), (text.replace(" ", ""), 0, "")):
+        if words and letters == answer.encode():
             word_of = {}
             for number, (word, _, _) in enumerate(words):
                 word_of |= dict.fromkeys(range(now, now + len(word.encode())), number)

@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--rate", type=float, default=1.2e-3, help="largest learning rate")
     parser.add_argument("--budget", type=int, default=4800, help="positions of a batch")
-    parser.add_argument("--answer-every", type=int, default=1, help="steps of which one has all losses, the others CTC alone")
+    parser.add_argument("--answer-every", type=int, default=1, help="steps of which one has all losses, the others those of the vectors")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

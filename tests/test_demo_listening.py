@@ -26,6 +26,14 @@ def test_the_words_around_a_transcript_are_heard_nowhere() -> None:
     assert heard(transcript_answer("six one")) == [NOWHERE] * before + [SIX] * 3 + [NOWHERE] + [ONE] * 3 + [NOWHERE] * 2
 
 
+@pytest.mark.parametrize("word", ["a", "s", "person", "the"])
+def test_a_word_that_is_also_in_the_chats_own_words_is_heard_in_its_quotation_marks(word: str) -> None:
+    before = len('The person says: "')
+    expected = [NOWHERE] * before + [SIX] * len(word) + [NOWHERE] * 2
+    assert heard(transcript_answer(word), [(word, 0.2, 0.4)]) == expected
+    assert [4, 10] not in heard(when_answer(word, 1.2, 1.4), [(word, 0.2, 0.4)])
+
+
 def test_times_are_heard_where_they_are() -> None:
     answer = timestamps_answer(SAID)
     assert answer == "<|sil|><|0.20|>six<|0.40|><|sil|><|0.60|>one<|0.84|>"
