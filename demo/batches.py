@@ -13,31 +13,39 @@ from torch import Tensor
 from demo import sizes
 from demo.examples import Entry, Example, examples
 from demo.features import stored
-from demo.listening import heard_at
+from demo.listening import WordTimes, heard_at
 from qwenaudio_np.special_tokens import AUDIO_START
 from qwenaudio_np.tokenizer import Tokenizer
 
 POOL = 4096  # clips that are sorted by length together
 ROWS = 48  # most clips of a batch
-SHARES = {"note": 0.5, "words": 0.7}  # of the clips of a kind, how many an epoch takes; of other kinds all
-CORRUPTED = 0.04  # share of the answer's tokens that the decoder is shown wrong, so that it listens rather than guesses
+WORDS = 60  # positions that a prompt and its answer need beside the clip, about
+SHARES = {"note": 0.7, "words": 0.7}  # of the clips of a kind, how many an epoch takes; of other kinds all
+CORRUPTED = 0.04  # share of the tokens that every second answer is shown wrong, so that the decoder listens rather than guesses
+FIRST_LETTERS = 97  # the rank of "a"; before it are signs, digits and capitals, which no transcript has
 
 
 Clip = tuple[Entry, np.ndarray]  # a clip's entry and its features [T, state]
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One step. Rows are prompts with their answers; each has one clip."""
+class Rows:
+    """Prompts with their answers, each about one clip."""
 
     ids: Tensor  # [rows, length]
     targets: Tensor  # [rows, length], the next token where it is part of an answer, else -100
     heard: Tensor  # [rows, length, 2], the first and last position at which the next token is heard, else -1
-    clips: Tensor  # [clips], the row of each clip
-    spans: Tensor  # [clips], where its `<audio>` stands
-    features: Tensor  # [clips, T, state]
-    positions: Tensor  # [clips]
-    speech: Tensor  # [clips that speak], their indices
+    spans: Tensor  # [rows], where `<audio>` stands
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step: clip k is asked about in row k."""
+
+    rows: Rows
+    features: Tensor  # [rows, T, state]
+    positions: Tensor  # [rows], how many of T are real
+    speech: Tensor  # [rows that speak], their indices
     spoken: list[list[int]]  # the transcript's ids of each of those
 
 
@@ -60,7 +68,7 @@ class Feeder:
     def _groups(self, ordered: list[int], clips: list[Clip]) -> Iterator[list[int]]:
         group: list[int] = []
         for k in ordered:  # the last of a group is its longest
-            size = clips[k][0]["positions"] // 2 + 60
+            size = clips[k][0]["positions"] // 2 + WORDS
             if group and ((len(group) + 1) * size > self.budget or len(group) == ROWS):
                 yield group
                 group = []
@@ -84,29 +92,33 @@ def mask(rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 def collate(asked: list[Example], clips: list[Clip], tokenizer: Tokenizer, random: np.random.Generator) -> Batch:
     """Examples and their features -> one padded batch."""
-    length, most = max(len(example.ids) for example in asked), max(len(rows) for _, rows in clips)
-    ids, targets = np.zeros((len(asked), length), np.int64), np.full((len(asked), length), -100, np.int64)
-    heard = np.full((len(asked), length, 2), -1, np.int64)
+    most = max(len(rows) for _, rows in clips)
     features = np.zeros((len(clips), most + most % 2, sizes.STATE), np.float32)
-    start = tokenizer.special_ids[AUDIO_START]
-    for row, (example, (entry, rows)) in enumerate(zip(asked, clips, strict=True)):
-        n, answer = len(example.ids), example.ids[example.answer :]
-        ids[row, :n] = example.ids
-        targets[row, example.answer - 1 : n - 1] = answer
-        vectors = heard_at(answer, entry["words"], len(rows) // 2, tokenizer)
-        heard[row, example.answer - 1 : n - 1] = np.where(vectors < 0, -1, vectors + example.ids.index(start) + 1)
-        wrong = example.answer + np.flatnonzero(random.random(n - example.answer) < CORRUPTED * (random.random() < 0.5))
-        ids[row, wrong] = random.integers(97, sizes.RANKS, len(wrong))
+    for row, (_, rows) in enumerate(clips):
         features[row, : len(rows)] = rows
     speech = [k for k, (entry, _) in enumerate(clips) if entry["kind"] in ("read", "words")]
     return Batch(
-        ids=torch.from_numpy(ids),
-        targets=torch.from_numpy(targets),
-        heard=torch.from_numpy(heard),
-        clips=torch.arange(len(clips)),
-        spans=torch.from_numpy((ids == start).argmax(1)),
+        rows=rows_of(asked, [entry["words"] for entry, _ in clips], [len(rows) // 2 for _, rows in clips], tokenizer, random),
         features=torch.from_numpy(features),
         positions=torch.tensor([len(rows) for _, rows in clips]),
         speech=torch.tensor(speech, dtype=torch.long),
         spoken=[tokenizer.encode(clips[k][0]["text"]) for k in speech],
     )
+
+
+def rows_of(
+    asked: list[Example], timed: list[WordTimes | None], counts: list[int], tokenizer: Tokenizer, random: np.random.Generator
+) -> Rows:
+    """Examples, each clip's timed words and its number of audio vectors -> padded rows."""
+    length, start = max(len(example.ids) for example in asked), tokenizer.special_ids[AUDIO_START]
+    ids, targets = np.zeros((len(asked), length), np.int64), np.full((len(asked), length), -100, np.int64)
+    heard = np.full((len(asked), length, 2), -1, np.int64)
+    for row, (example, words, count) in enumerate(zip(asked, timed, counts, strict=True)):
+        n, answer = len(example.ids), example.ids[example.answer :]
+        ids[row, :n] = example.ids
+        targets[row, example.answer - 1 : n - 1] = answer
+        vectors = heard_at(answer, words, count, tokenizer)
+        heard[row, example.answer - 1 : n - 1] = np.where(vectors < 0, -1, vectors + example.ids.index(start) + 1)
+        wrong = example.answer + np.flatnonzero(random.random(n - example.answer) < CORRUPTED * (random.random() < 0.5))
+        ids[row, wrong] = random.integers(FIRST_LETTERS, sizes.RANKS, len(wrong))
+    return Rows(*map(torch.from_numpy, (ids, targets, heard, (ids == start).argmax(1))))

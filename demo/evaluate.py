@@ -20,13 +20,12 @@ import qwenaudio_np
 from demo.alignment import boundary_shifts, timed_words, word_errors
 from demo.clip_store import read_labels
 from demo.examples import TRANSCRIBE, WHEN, Entry, said_once
+from demo.texts import STRING_WORDS
 from qwenaudio_np.special_tokens import TAG_SHAPE
 from qwenaudio_np.tasks import task_prompt
 
 PEOPLE = ("asterisk_words", "asterisk_prompts", "klettres", "ktuberling", "librivox", "sphinx_words")
 WHEN_ANSWERED = re.compile(r'The word "(?P<word>.*)" starts at <\|(?P<start>[\d.]+)\|> seconds and ends at <\|(?P<end>[\d.]+)\|> seconds\.')
-# Parts of the people's word lists that hold what training taught: digits, numbers, letters. The rest are words of all kinds.
-TAUGHT_WORDS = ("digits joined", "letters", "letters joined", "numbers joined", "alpha", "commands")
 
 
 @dataclass
@@ -77,8 +76,7 @@ def score_source(job: Job) -> dict[str, Score]:
     if not entries:
         return {}
     model = qwenaudio_np.load(arguments.model, weights=arguments.weights, threads=1)
-    step = max(1, len(entries) // arguments.limit) if arguments.limit else 1
-    for entry in entries[::step][: arguments.limit]:
+    for entry in evenly(entries, arguments.limit):
         ask = {"read": _score_speech, "words": _score_speech, "note": _score_note, "scene": _score_scene}[entry["kind"]]
         score, wrong = ask(model, str(arguments.data / entry["file"]), entry)
         for row in rows(entry, source):
@@ -91,13 +89,19 @@ def score_source(job: Job) -> dict[str, Score]:
     return dict(scores)
 
 
+def evenly(entries: list[Entry], limit: int | None) -> list[Entry]:
+    """At most `limit` of them, from the first to the last."""
+    count = min(limit or len(entries), len(entries))
+    return [entries[k * len(entries) // count] for k in range(count)]
+
+
 def rows(entry: Entry, source: str) -> list[str]:
     """The rows of the table that a clip counts in."""
     part = f", {entry['part']}" if entry.get("part") else ""
     if entry["kind"] not in ("read", "words"):
         return [f"{entry['kind']}: {source}{part}", f"{entry['kind']}: all"]
     people = source in PEOPLE
-    taught = entry["kind"] == "read" or not people or entry.get("part") in TAUGHT_WORDS
+    taught = entry["kind"] == "read" or not people or STRING_WORDS.issuperset(entry["text"].split())
     total = f"{entry['kind']}: all {'people' if people else 'synthetic voices'}"
     return [f"{entry['kind']}: {source}{part}", total if taught else f"{entry['kind']}: people, other words"]
 

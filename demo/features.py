@@ -92,7 +92,7 @@ def whisper_encoder() -> Frozen:
 
 @torch.inference_mode()
 def encode(frozen: Frozen, wave: np.ndarray) -> np.ndarray:
-    """[samples] -> float16 [T, state], the stream before the trained block."""
+    """[samples] -> float16 [T, state], the stream before the trained blocks."""
     return frozen(log_mel(wave)).numpy().astype(np.float16)
 
 

@@ -56,7 +56,7 @@ def compute(frozen: Frozen, twin: Twin, wave: np.ndarray, tokenizer: Tokenizer) 
     ids = torch.tensor(base_prompt(tokenizer, task_prompt("asr")[0], (len(features) // 2,)).ids)
     span = (ids == tokenizer.special_ids[AUDIO_START]).nonzero()[0]
     vectors = twin.audio(features[None], positions)
-    hidden, _ = twin(ids[None], torch.zeros(1, dtype=torch.long), span, vectors, positions)
+    hidden, _ = twin(ids[None], span, vectors, positions // 2)
     return ids, vectors[0].contiguous(), twin.logits(hidden[0, -1]).contiguous()
 
 

@@ -13,6 +13,7 @@ from qwenaudio_np.tokenizer import Tokenizer
 NOWHERE = (-1, -1)
 SPECIAL = b"<|"  # how the tokens begin that are not letters
 TIME = re.compile(rb"<\|(\d+\.\d\d)\|>")
+ROUNDING = 1e-6  # of a time on the grid, divided by it
 WordTimes = list[tuple[str, float, float]]
 
 
@@ -44,7 +45,7 @@ def around(seconds: float) -> tuple[int, int]:
 
 def word_places(letters: bytes, words: WordTimes) -> tuple[list[tuple[int, int]], dict[int, int]]:
     """Each word's first and last vector, and which word each byte of the answer belongs to; no byte where it is no transcript of them."""
-    spans = [(math.floor(start / GRID) - 1, math.ceil(end / GRID)) for _, start, end in words]
+    spans = [(math.floor(start / GRID + ROUNDING) - 1, math.ceil(end / GRID - ROUNDING)) for _, start, end in words]
     text = " ".join(word for word, _, _ in words)
     chat = transcript_answer(text)
     # A transcript, one in a chat, words with times between them. Looking for the words in any answer would find an "a" in "says".

@@ -17,9 +17,9 @@ LEAST_RATE = 0.01  # share of the largest learning rate at the end
 
 @dataclass
 class Run:
-    """Everything that has to survive a stop: modules and their optimiser by name, and how far they have come."""
+    """Everything that has to survive a stop: modules and their optimisers by name, and how far they have come."""
 
-    parts: dict[str, Any]  # each with state_dict and load_state_dict; one of them is "optimiser"
+    parts: dict[str, Any]  # each with state_dict and load_state_dict; one or more are optimisers
     step: int = 0
     epoch: int = 0
     _saved: float = field(default_factory=time.monotonic)
@@ -40,19 +40,28 @@ class Run:
         """Back to the last save, where there is one; the rest of its epoch is left out, a new order begins."""
         if path.exists():
             state = torch.load(path, weights_only=True)
+            if missing := sorted(self.parts.keys() - state.keys()):
+                raise SystemExit(
+                    f"{path} lacks {', '.join(missing)}: an earlier form of the recipe wrote it; give another path, or remove it"
+                )
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
             self.step, self.epoch = state["step"], state["epoch"] + 1
 
     def learn(self, loss: Tensor, rate: float, modules: list[nn.Module]) -> None:
-        """One step down the gradient of the loss, whose norm over the modules is cut at 1."""
-        optimiser = self.parts["optimiser"]
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        optimiser.zero_grad()
+        """One step of every optimiser down the gradient of the loss, whose norm over the modules is cut at 1.
+
+        A group of parameters may have some `times` the rate.
+        """
+        optimisers = [part for part in self.parts.values() if isinstance(part, torch.optim.Optimizer)]
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group.get("times", 1.0)
+            optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([parameter for module in modules for parameter in module.parameters()], 1.0)
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         self.step += 1
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from demo.number_words import ONES, cardinal, year
+from demo.number_words import ONES, TENS, cardinal, year
 
 Piece = tuple[str, str]
 
@@ -105,7 +105,7 @@ def pieces(paragraph: str) -> list[Piece]:
     for part in parts:
         label = label_of(part)
         words = label.split() if label else []
-        if label is None or len(words) > LONGEST:
+        if not label or len(words) > LONGEST:  # a part of signs alone has an empty one
             wanted = 0
         elif found and len(found[-1][0].split()) + len(words) <= wanted:
             found[-1] = (f"{found[-1][0]} {label}", f"{found[-1][1]} {part}")
@@ -171,6 +171,8 @@ _PHRASES = (
     "cancel the call|delete the message|save and close|select all|bed and house|cat and dog"
 )
 PHRASES = tuple(_PHRASES.split("|"))
+_NUMBERS = ("hundred", "thousand", "million", "and", "oh", "point", "dollars", "cents")
+STRING_WORDS = {*LETTERS, *COMMANDS, *ONES, *TENS, *_NUMBERS, *(word for phrase in PHRASES for word in phrase.split())}
 
 
 def word_string(rng: np.random.Generator) -> list[str]:

@@ -1,10 +1,11 @@
 """Train the twin: `python -m demo.train --data build/demo --out build/demo/twin.pt --steps 20000`.
 
-Four losses: the answer's next token (cross entropy); CTC (Graves et al. 2006) of the transcript over the audio vectors; the time of
-each vector; and where one head of the decoder looks while it answers. CTC and the times read the vectors through the embeddings of the
-words and times themselves, so that sound comes to lie where they lie, and the decoder need only learn to copy; only the score of CTC's
-blank is thrown away afterwards. The head that is shown where each next word or time is heard keeps the decoder's place: copying by
-content alone repeats words, or leaves some out.
+Four losses on real clips: the answer's next token (cross entropy); CTC (Graves et al. 2006) of the transcript over the audio vectors; the
+time of each vector; and where one head of the decoder looks while it answers. CTC and the times read the vectors through the embeddings
+of the words and times themselves, so that sound comes to lie where they lie, and the decoder need only learn to copy; only the score of
+CTC's blank is thrown away afterwards. The head that is shown where each next word or time is heard keeps the decoder's place: copying by
+content alone repeats words, or leaves some out. The decoder's two losses are taken once more on imagined clips, for the spelling of
+words, and what imagines them has its own (reading.py). Muon trains the blocks' matrices, AdamW the rest.
 
 Stopped and started again, training goes on from the last minute's mark; `--steps` may be changed then.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,26 +24,34 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from demo import sizes, whisper, words
-from demo.batches import Batch, Feeder
+from demo.batches import Batch, Feeder, Rows
 from demo.examples import GRID
+from demo.muon import Muon
 from demo.progress import Means, Run, schedule
+from demo.reading import SILENT, Imagination, Reader, Reading, imagined
 from demo.twin import Twin
 from qwenaudio_np.special_tokens import SPECIAL_TOKENS, timestamp_token
 
-WEIGHTS = {"answer": 1.0, "listening": 0.3, "ctc": 0.6, "place": 0.15}
+WEIGHTS = {"answer": 1.0, "listening": 0.3, "ctc": 0.6, "place": 0.15, "reading": 0.5, "following": 0.15, "imagining": 1.0}
 TIME_BLUR = (0.06, 0.24, 0.4, 0.24, 0.06)  # what a time is taught as: itself and its neighbours on the grid, so that near is not wrong
+BLOCKS = ("audio.blocks.", "audio.proj.", "h.")  # whose matrices Muon trains; AdamW has the embeddings, norms and biases
 WARM_UP = 150  # steps
 REPORT_EVERY = 50  # steps
 
 
 class Training(Run):
-    """The twin, CTC's score for "no token ends here" (hidden -> 1), and their optimiser."""
+    """The twin, CTC's score for "no token ends here" (hidden -> 1), what imagines clips, and their optimisers."""
 
     def __init__(self) -> None:
-        self.twin, self.blank = new_twin(), nn.Linear(sizes.HIDDEN, 1)
-        parameters = [*self.twin.parameters(), *self.blank.parameters()]
-        optimiser = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
-        super().__init__({"twin": self.twin, "blank": self.blank, "optimiser": optimiser})
+        self.twin, self.blank, self.imagination = new_twin(), nn.Linear(sizes.HIDDEN, 1), Imagination()
+        matrices = {name: parameter for name, parameter in self.twin.named_parameters() if name.startswith(BLOCKS) and parameter.ndim == 2}
+        rest = [parameter for name, parameter in self.twin.named_parameters() if name not in matrices]
+        rest += [*self.blank.parameters()]
+        parts = [(parameter, 3 if "c_attn" in name else 1) for name, parameter in matrices.items()]  # query, key and value are three
+        muon = Muon(parts, momentum=0.95, weight_decay=0.05)
+        groups = [{"params": rest}, {"params": [*self.imagination.parameters()], "times": 4.0}]
+        adam = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
+        super().__init__({"twin": self.twin, "blank": self.blank, "imagination": self.imagination, "muon": muon, "adam": adam})
 
 
 def main() -> None:
@@ -52,7 +62,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--rate", type=float, default=1.2e-3, help="largest learning rate")
     parser.add_argument("--budget", type=int, default=4800, help="positions of a batch")
-    parser.add_argument("--answer-every", type=int, default=1, help="steps of which one has all losses, the others those of the vectors")
+    parser.add_argument("--read-every", type=int, default=1, help="steps of which one also reads text")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -60,10 +70,13 @@ def main() -> None:
     torch.manual_seed(1)
     run = Training()
     run.load(arguments.out)
-    feeder = Feeder(arguments.data, words.load(arguments.data), arguments.budget)
+    torch.manual_seed(1 + run.epoch)
+    tokenizer = words.load(arguments.data)
+    feeder = Feeder(arguments.data, tokenizer, arguments.budget)
+    reader = iter(Reader(arguments.data, tokenizer, arguments.budget, run.epoch))
     with suppress(KeyboardInterrupt):
         while run.step < arguments.steps:
-            one_epoch(run, feeder, arguments)
+            one_epoch(run, feeder, reader, arguments)
             run.epoch += 1
     run.save(arguments.out)
 
@@ -82,11 +95,11 @@ def new_twin() -> Twin:
     return twin
 
 
-def one_epoch(run: Training, feeder: Feeder, arguments: argparse.Namespace) -> None:
+def one_epoch(run: Training, feeder: Feeder, reader: Iterator[Reading], arguments: argparse.Namespace) -> None:
     """One pass over the clips, or what is left of the steps."""
     means, seconds, began = Means(), 0.0, time.monotonic()
     for batch in feeder.epoch(run.epoch):
-        found = losses(run, batch, arguments)
+        found = losses(run, batch, next(reader) if run.step % arguments.read_every == 0 else None)
         loss = torch.stack([WEIGHTS[name] * part for name, part in found.items()]).sum()
         run.learn(loss, arguments.rate * schedule(run.step, arguments.steps, WARM_UP), [run.twin])
         means.add(found)
@@ -100,25 +113,48 @@ def one_epoch(run: Training, feeder: Feeder, arguments: argparse.Namespace) -> N
             return
 
 
-def losses(run: Training, batch: Batch, arguments: argparse.Namespace) -> dict[str, Tensor]:
+def losses(run: Training, batch: Batch, reading: Reading | None) -> dict[str, Tensor]:
     """The losses of one step, by their names in WEIGHTS."""
     vectors = run.twin.audio(batch.features, batch.positions)
-    found = {"ctc": ctc_loss(run.twin, run.blank, batch, vectors), "place": place_loss(run.twin, batch, vectors)}
-    if run.step % arguments.answer_every == 0:
-        hidden, listening = run.twin(batch.ids, batch.clips, batch.spans, vectors, batch.positions)
-        found |= {"answer": answer_loss(run.twin, batch, hidden), "listening": listening_loss(run.twin, batch, listening)}
-    return found
+    scores = ctc_scores(run.twin, run.blank, vectors[batch.speech])
+    hidden, listening = run.twin(batch.rows.ids, batch.rows.spans, vectors, batch.positions // 2)
+    found = {
+        "ctc": ctc_loss(scores, batch),
+        "place": place_loss(run.twin, batch, vectors),
+        "answer": answer_loss(run.twin, batch.rows, hidden),
+        "listening": listening_loss(run.twin, batch.rows, listening),
+    }
+    return found | (reading_losses(run, reading, batch, vectors, scores) if reading else {})
 
 
-def answer_loss(twin: Twin, batch: Batch, hidden: Tensor) -> Tensor:
+def reading_losses(run: Training, reading: Reading, batch: Batch, vectors: Tensor, scores: Tensor) -> dict[str, Tensor]:
+    """The decoder's two losses on imagined clips: the answer, and where to look; and the imagination's own. None where nobody speaks."""
+    real, counts = vectors[batch.speech].detach(), batch.positions[batch.speech] // 2
+    inside = torch.arange(real.shape[1]) < counts[:, None]
+    if not inside.any():
+        return {}
+    said = scores.argmax(-1)
+    told = run.imagination(torch.where(inside & (said < sizes.RANKS), said, SILENT))
+    wrong = (real - told) * inside[..., None]
+    with torch.no_grad():
+        made = imagined(run.imagination, reading.tokens, wrong)
+    hidden, listening = run.twin(reading.rows.ids, reading.rows.spans, made, reading.counts)
+    return {
+        "reading": answer_loss(run.twin, reading.rows, hidden),
+        "following": listening_loss(run.twin, reading.rows, listening),
+        "imagining": wrong.square().sum() / real[inside].square().sum(),
+    }
+
+
+def answer_loss(twin: Twin, rows: Rows, hidden: Tensor) -> Tensor:
     """Cross entropy per answer token, of times with TIME_BLUR."""
-    asked = batch.targets >= 0
-    targets = batch.targets[asked]
+    asked = rows.targets >= 0
+    targets = rows.targets[asked]
     scores = twin.logits(hidden[asked]).log_softmax(-1)
     loss = -scores.gather(1, targets[:, None])[:, 0]
-    rows = time_rows()
-    times = (targets >= rows[0]) & (targets <= rows[-1])
-    loss[times] = blurred(scores[times][:, rows], (targets[times] - rows[0]) // (rows[1] - rows[0]))
+    grid = time_rows()
+    times = (targets >= grid[0]) & (targets <= grid[-1])
+    loss[times] = blurred(scores[times][:, grid], (targets[times] - grid[0]) // (grid[1] - grid[0]))
     return loss.mean()
 
 
@@ -142,27 +178,27 @@ def place_loss(twin: Twin, batch: Batch, vectors: Tensor) -> Tensor:
     return blurred(scores.log_softmax(-1), place).mean()
 
 
-def listening_loss(twin: Twin, batch: Batch, listening: Tensor) -> Tensor:
+def listening_loss(twin: Twin, rows: Rows, listening: Tensor) -> Tensor:
     """- log of the listening head's share at the right vectors, per token that is heard somewhere; 0 where none is."""
-    row, place = (batch.heard[..., 0] >= 0).nonzero(as_tuple=True)
+    row, place = (rows.heard[..., 0] >= 0).nonzero(as_tuple=True)
     if not len(row):
         return listening.sum() * 0.0
-    first, last = batch.heard[row, place, :, None].unbind(1)
+    first, last = rows.heard[row, place, :, None].unbind(1)
     positions = torch.arange(listening.shape[1])
     looks = twin.looks(listening)[row, place].masked_fill((positions < first) | (positions > last), -math.inf)
     return -looks.logsumexp(-1).mean()
 
 
-def ctc_loss(twin: Twin, blank: nn.Linear, batch: Batch, vectors: Tensor) -> Tensor:
-    """CTC per spoken token; 0 where nobody speaks."""
+def ctc_loss(scores: Tensor, batch: Batch) -> Tensor:
+    """CTC per spoken token, of the speaking clips' scores [clips, N, RANKS + 1]; 0 where nobody speaks."""
     if not batch.spoken:
-        return vectors.sum() * 0.0
-    heard = vectors[batch.speech]
-    frames = ctc_scores(twin, blank, heard).transpose(0, 1)
+        return scores.sum() * 0.0
     counts = torch.tensor([len(ids) for ids in batch.spoken])
     spoken = torch.tensor([id_ for ids in batch.spoken for id_ in ids])
     lengths = batch.positions[batch.speech] // 2
-    return F.ctc_loss(frames, spoken, lengths, counts, blank=sizes.RANKS, reduction="sum", zero_infinity=True) / counts.sum()
+    return (
+        F.ctc_loss(scores.transpose(0, 1), spoken, lengths, counts, blank=sizes.RANKS, reduction="sum", zero_infinity=True) / counts.sum()
+    )
 
 
 def ctc_scores(twin: Twin, blank: nn.Linear, vectors: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ class Block(nn.Module):
 
 
 class Twin(nn.Module):
-    """Everything that is trained. `words` is both the embedding and the output matrix (tied)."""
+    """Everything that is trained. `wte` is both the embedding and the output matrix (tied)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,20 +182,19 @@ class Twin(nn.Module):
             for matrix in (block.attn.c_proj, block.mlp.c_proj):
                 nn.init.normal_(matrix.weight, std=0.04 / math.sqrt(2 * sizes.LAYERS))
 
-    def forward(self, ids: Tensor, clips: Tensor, spans: Tensor, vectors: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, ids: Tensor, spans: Tensor, vectors: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """The last hidden states [rows, length, hidden], and those that go into block LISTENING_BLOCK, for `looks`.
 
-        ids [rows, length]; clip k belongs to row clips[k], its `<audio>` tag at spans[k]; `audio` made vectors [clips, N, hidden].
+        ids [rows, length]; the `<audio>` tag of row k stands at spans[k], the first counts[k] of its vectors [rows, N, hidden] are real.
         """
         x = self.wte(ids)
-        counts = positions // 2
         begin, end = self.audio.audio_bos_eos_token.weight
-        inside = torch.arange(vectors.shape[1]) < counts[:, None]  # [clips, N]
-        clip, step = inside.nonzero(as_tuple=True)
-        rows = torch.cat([clips[clip], clips, clips])
-        places = torch.cat([spans[clip] + 1 + step, spans, spans + 1 + counts])
-        values = torch.cat([vectors[inside], begin.expand(len(clips), -1), end.expand(len(clips), -1)])
-        x = x.index_put((rows, places), values)
+        inside = torch.arange(vectors.shape[1]) < counts[:, None]  # [rows, N]
+        row, step = inside.nonzero(as_tuple=True)
+        every = torch.arange(len(ids))
+        places = torch.cat([spans[row] + 1 + step, spans, spans + 1 + counts])
+        values = torch.cat([vectors[inside], begin.expand(len(ids), -1), end.expand(len(ids), -1)])
+        x = x.index_put((torch.cat([row, every, every]), places), values)
         cos, sin = rotary_tables(ids.shape[1])
         for number, block in enumerate(self.h):
             if number == LISTENING_BLOCK:

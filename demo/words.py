@@ -1,4 +1,4 @@
-"""The model's own vocabulary file, learned from the text it is trained on: `python -m demo.words --data build/demo`."""
+"""The model's own vocabulary file, learned from the prose, the strings and the questions: `python -m demo.words --data build/demo`."""
 
 from __future__ import annotations
 

@@ -21,6 +21,11 @@ def test_a_transcript_is_heard_word_by_word() -> None:
     assert heard("six one") == [SIX] * 3 + [NOWHERE] + [ONE] * 3
 
 
+def test_a_time_on_the_grid_is_no_vector_further() -> None:
+    """0.28 s / 0.04 s is a little more than 7 in float64, and 14 times 0.04 s a little more than 0.56 s."""
+    assert heard("six", [("six", 7 * 0.04, 14 * 0.04)]) == [[6, 14]] * 3
+
+
 def test_the_words_around_a_transcript_are_heard_nowhere() -> None:
     before = len('The person says: "')
     assert heard(transcript_answer("six one")) == [NOWHERE] * before + [SIX] * 3 + [NOWHERE] + [ONE] * 3 + [NOWHERE] * 2

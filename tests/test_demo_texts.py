@@ -76,6 +76,10 @@ def test_pieces_skip_what_cannot_be_read_and_do_not_join_across_it() -> None:
     assert [label for label, _ in found] == ["we went to the sea", "they came back to us"]
 
 
+def test_a_part_of_signs_alone_adds_nothing() -> None:
+    assert [label for label, _ in texts.pieces("? A thing called ethics.")] == ["a thing called ethics"]
+
+
 def test_serialised_strings() -> None:
     header = b"\x00\x04\x00\x09"
     data = b"X\nsomething" + header + b"\x00\x00\x00\x02ab" + header + b"\x00\x00\x00\x00" + header + b"\x00\x00\x00\x03c d" + b"\x00"

@@ -13,7 +13,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is for training only; pip install '.[train]'")
 
 from demo import sizes, train, tune  # noqa: E402
+from demo.batches import Rows  # noqa: E402
 from demo.progress import LEAST_RATE, Means, Run, schedule  # noqa: E402
+from demo.reading import Imagination, Reading  # noqa: E402
 from demo.twin import Frozen, Twin  # noqa: E402
 from qwenaudio_np.special_tokens import SPECIAL_TOKENS, timestamp_token  # noqa: E402
 
@@ -149,3 +151,84 @@ def test_what_has_not_moved_costs_nothing_and_the_rest_in_its_own_spread() -> No
     assert tune.moved(before, before, sounds, spread).item() == 0.0
     away = SimpleNamespace(stream=lambda mel: before.stream(mel) + 1.0)
     assert tune.moved(away, before, sounds, spread).item() == pytest.approx(4.0, rel=1e-4)
+
+
+class Ear(torch.nn.Module):
+    """Stands for the twin: the real one, without the encoder's blocks, which read a file of Whisper's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twin, self.imagination = Twin(), Imagination()
+
+
+def spoken(clips: int, positions: int) -> Any:
+    return SimpleNamespace(speech=torch.arange(clips), positions=torch.full((clips,), positions), spoken=[[1, 2]] * clips)
+
+
+def reading() -> Reading:
+    ids = torch.zeros(1, 12, dtype=torch.long)
+    targets, heard = torch.full((1, 12), -100), torch.full((1, 12, 2), -1)
+    targets[0, 9], heard[0, 9] = 5, torch.tensor([2, 3])
+    return Reading(Rows(ids, targets, heard, torch.tensor([0])), torch.tensor([[5, -1, 6, -1]]), torch.tensor([4]))
+
+
+def test_ctc_is_taken_per_token_and_is_zero_where_nobody_speaks() -> None:
+    """Two frames for two tokens leave one path: the loss is its two scores over two tokens."""
+    scores = torch.full((1, 2, sizes.RANKS + 1), 0.0).log_softmax(-1)
+    loss = train.ctc_loss(scores, SimpleNamespace(spoken=[[1, 2]], speech=torch.tensor([0]), positions=torch.tensor([4])))
+    assert loss.item() == pytest.approx(math.log(sizes.RANKS + 1), rel=1e-5)
+    assert train.ctc_loss(scores[:0], SimpleNamespace(spoken=[])).item() == 0.0
+
+
+def test_reading_teaches_the_decoder_and_imagining_the_imagination_alone() -> None:
+    torch.manual_seed(0)
+    run, vectors = Ear(), torch.randn(2, 6, sizes.HIDDEN, requires_grad=True)
+    found = train.reading_losses(run, reading(), spoken(2, 10), vectors, torch.randn(2, 6, sizes.RANKS + 1))
+    assert set(found) == {"reading", "following", "imagining"}
+    (found["reading"] + found["following"]).backward(retain_graph=True)
+    assert run.twin.h[0].mlp.w1.weight.grad.abs().sum() > 0 and run.twin.wte.weight.grad.abs().sum() > 0
+    assert vectors.grad is None and all(parameter.grad is None for parameter in run.imagination.parameters())
+    found["imagining"].backward()
+    assert vectors.grad is None and all(parameter.grad is not None for parameter in run.imagination.parameters())
+
+
+def test_nobody_speaks_so_nothing_is_read() -> None:
+    batch = spoken(0, 10)
+    assert train.reading_losses(Ear(), reading(), batch, torch.randn(2, 6, sizes.HIDDEN), torch.randn(0, 6, sizes.RANKS + 1)) == {}
+
+
+def test_what_lies_behind_a_clips_end_changes_no_loss() -> None:
+    vectors, scores = torch.randn(1, 8, sizes.HIDDEN), torch.randn(1, 8, sizes.RANKS + 1)
+    run, found = Ear(), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        found.append(train.reading_losses(run, reading(), spoken(1, 10), vectors.clone(), scores.clone()))
+        vectors[:, 5:], scores[:, 5:] = 99.0, scores[:, 5:].flip(-1)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_every_parameter_has_one_optimiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "new_twin", Twin)
+    run = train.Training()
+    trained = [parameter for name in ("muon", "adam") for group in run.parts[name].param_groups for parameter in group["params"]]
+    own = [parameter for part in (run.twin, run.blank, run.imagination) for parameter in part.parameters()]
+    assert len(trained) == len(own) and {id(parameter) for parameter in trained} == {id(parameter) for parameter in own}
+    by_muon = {id(parameter) for parameter in run.parts["muon"].param_groups[0]["params"]}
+    names = [name for name, parameter in run.twin.named_parameters() if id(parameter) in by_muon]
+    assert "h.3.mlp.w1.weight" in names and "audio.blocks.5.attn.out.weight" in names and "audio.proj.weight" in names
+    assert "wte.weight" not in names and not any(name.endswith("bias") for name in names)
+
+
+def test_a_group_may_have_some_times_the_rate() -> None:
+    line = torch.nn.Linear(1, 1)
+    groups = [{"params": [line.weight]}, {"params": [line.bias], "times": 4.0}]
+    run, before = Run({"line": line, "one": torch.optim.SGD(groups)}), [line.weight.item(), line.bias.item()]
+    run.learn(0.1 * line(torch.ones(1)).sum(), 1.0, [line])
+    assert [before[0] - line.weight.item(), before[1] - line.bias.item()] == pytest.approx([0.1, 0.4], rel=1e-4)
+
+
+def test_a_file_of_another_form_is_named(tmp_path: Path) -> None:
+    torch.save({"twin": {}, "step": 1, "epoch": 1}, tmp_path / "old.pt")
+    _, run = new_line()
+    with pytest.raises(SystemExit, match=r"old\.pt lacks line, optimiser"):
+        run.load(tmp_path / "old.pt")

@@ -1,0 +1,52 @@
+"""Which clips the evaluation takes, and in which rows of its table they count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from demo.evaluate import Score, evenly, rows, table
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "taken"), [(5, None, [0, 1, 2, 3, 4]), (5, 9, [0, 1, 2, 3, 4]), (9, 3, [0, 3, 6]), (7, 3, [0, 2, 4])]
+)
+def test_a_limit_takes_clips_from_the_whole_list(count: int, limit: int | None, taken: list[int]) -> None:
+    assert evenly(list(range(count)), limit) == taken  # type: ignore[arg-type]
+
+
+def test_no_part_of_a_list_is_left_out_by_a_limit() -> None:
+    """575 clips, of which the last 50 are of their own kind: as large a share of 60."""
+    taken = evenly([{"part": "numbers" if k >= 525 else "others"} for k in range(575)], 60)
+    assert len(taken) == 60 and sum(entry["part"] == "numbers" for entry in taken) == 5
+
+
+def entry(kind: str, text: str, part: str | None = None) -> dict[str, Any]:
+    return {"kind": kind, "text": text, "part": part}
+
+
+@pytest.mark.parametrize(
+    ("text", "total"),
+    [
+        ("seven", "words: all people"),
+        ("b three", "words: all people"),
+        ("two hundred and six", "words: all people"),
+        ("conference", "words: people, other words"),
+        ("seven conferences", "words: people, other words"),
+    ],
+)
+def test_what_strings_teach_is_told_by_the_words(text: str, total: str) -> None:
+    assert rows(entry("words", text, "digits"), "asterisk_words") == ["words: asterisk_words, digits", total]
+
+
+def test_sentences_and_synthetic_strings_are_all_taught() -> None:
+    assert rows(entry("read", "a conference"), "librivox")[1] == "read: all people"
+    assert rows(entry("words", "seven"), "kal-words")[1] == "words: all synthetic voices"
+    assert rows(entry("note", "flute", "unseen_pitch"), "notes_test") == ["note: notes_test, unseen_pitch", "note: all"]
+
+
+def test_the_table_sums_words_and_means_shifts() -> None:
+    score = Score(clips=1, words=4, errors=1, shifts=[0.1])
+    score.add(Score(clips=1, words=6, errors=1, shifts=[0.3]))
+    assert table({"row": score}).splitlines()[-1] == "| row | 2 | 10 | 20.0 % | 200 ms |  |"
