@@ -25,12 +25,13 @@ from demo.batches import ROWS, WORDS, Rows, rows_of
 from demo.examples import GRID, Entry, examples
 from demo.listening import WordTimes
 from demo.mishearing import misheard
-from demo.texts import is_held_out
+from demo.texts import is_held_out, word_string
 from qwenaudio_np.tokenizer import Tokenizer
 
 TEXTS = ("prose", "examples")  # of text/, which demo.speech wrote
 MISHEARD = 0.06  # most letters of a text, as a share, that are taken for others
 LEFT_OUT = 0.1  # most tokens of a text that are not heard at all
+STRINGS = 0.25  # share of the texts that are strings of digits, letters and commands, so that prose is not all that is expected
 POOL = 2048  # texts that are sorted by length together
 SILENT = -1  # in `tokens`, a vector that says nothing
 REACH = 7  # vectors of each of the two convolutions
@@ -59,10 +60,13 @@ class Reader:
         while True:
             order = self.random.permutation(len(self.texts))
             for start in range(0, len(order), POOL):
-                clips = [imagined_clip(self.texts[k], self.tokenizer, self.random) for k in order[start : start + POOL]]
+                clips = [imagined_clip(self._text(k), self.tokenizer, self.random) for k in order[start : start + POOL]]
                 groups = list(self._groups(sorted(clips, key=lambda clip: len(clip[1]))))
                 for k in self.random.permutation(len(groups)):
                     yield self._reading(groups[k])
+
+    def _text(self, k: int) -> str:
+        return " ".join(word_string(self.random)) if self.random.random() < STRINGS else self.texts[k]
 
     def _groups(self, clips: list[tuple[Entry, list[int]]]) -> Iterator[list[tuple[Entry, list[int]]]]:
         """Neighbours together, of at most `budget` vectors and text."""

@@ -30,6 +30,8 @@ FLUTE = EXAMPLES / "flute.flac"
 DIGITS = EXAMPLES / "digits.flac"  # "six nine four", another real person
 DIGIT_TIMES = [0.18, 0.75, 1.09, 1.76, 1.95, 2.58]  # where each word starts and ends, in seconds, from how the clip was joined
 SAID = ["he", "was", "not", "an", "ill", "disposed", "young", "man"]
+AMIABLE = EXAMPLES / "amiable.flac"
+AMIABLE_SAID = ["he", "might", "even", "have", "been", "made", "amiable", "himself"]
 
 
 @pytest.fixture(scope="module", params=["reference", "numba"])
@@ -92,12 +94,18 @@ def test_it_is_an_ordinary_folder_of_at_most_40_megabytes() -> None:
 def test_the_tags_steer(model: QwenAudio) -> None:
     """One clip, four rows of tags, four kinds of answer."""
     words = ask(model, "asr")
-    assert re.fullmatch(r"[a-z' ]+", words) and word_errors(SAID, words.split()) <= 2
+    assert re.fullmatch(r"[a-z' ]+", words)
     timed = timed_words("<|0.00|>" + ask(model, "timestamps"))
     times = [time for _, start, end in timed for time in (start, end)]
     assert times and max(times) <= 3.2  # the clip has 3 s
     assert ask(model, "scene") == "speech"
     assert ask(model, "notes").startswith("<|pitch|>")
+
+
+def test_most_words_of_a_persons_sentences_are_right(model: QwenAudio) -> None:
+    """Two sentences of eight words from the novel that training left out."""
+    errors = word_errors(SAID, ask(model, "asr").split()) + word_errors(AMIABLE_SAID, ask(model, "asr", AMIABLE).split())
+    assert errors <= 5
 
 
 def test_digits_of_a_person_are_all_right_and_come_one_after_the_other(model: QwenAudio) -> None:
@@ -106,7 +114,7 @@ def test_digits_of_a_person_are_all_right_and_come_one_after_the_other(model: Qw
     assert [word for word, _, _ in timed] == ["six", "nine", "four"]
     times = [time for _, start, end in timed for time in (start, end)]
     assert times == sorted(times)
-    assert np.abs(np.array(times) - DIGIT_TIMES).mean() <= 0.12  # three steps of the grid
+    assert np.abs(np.array(times) - DIGIT_TIMES).mean() <= 0.08  # two steps of the grid
 
 
 def test_a_note_has_pitch_velocity_and_instrument(model: QwenAudio) -> None:
