@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ CORRUPTED = 0.04  # share of the tokens that every second answer is shown wrong,
 FIRST_LETTERS = 97  # the rank of "a"; before it are signs, digits and capitals, which no transcript has
 
 
+Item = TypeVar("Item")
 Clip = tuple[Entry, np.ndarray]  # a clip's entry and its features [T, state]
 
 
@@ -61,24 +63,26 @@ class Feeder:
         clips = [clip for clip in stored(self.data) if clip[0]["split"] == "train" and random.random() < SHARES.get(clip[0]["kind"], 1.0)]
         order = random.permutation(len(clips))
         for pool in np.split(order, range(POOL, len(order), POOL)):
-            groups = list(self._groups(sorted(pool, key=lambda k: clips[k][0]["positions"]), clips))
+            ordered = sorted(pool, key=lambda k: clips[k][0]["positions"])
+            groups = list(grouped(ordered, lambda k: clips[k][0]["positions"] // 2, self.budget))
             for k in random.permutation(len(groups)):
                 yield self._batch([clips[i] for i in groups[k]], random)
-
-    def _groups(self, ordered: list[int], clips: list[Clip]) -> Iterator[list[int]]:
-        group: list[int] = []
-        for k in ordered:  # the last of a group is its longest
-            size = clips[k][0]["positions"] // 2 + WORDS
-            if group and ((len(group) + 1) * size > self.budget or len(group) == ROWS):
-                yield group
-                group = []
-            group.append(k)
-        if group:
-            yield group
 
     def _batch(self, clips: list[Clip], random: np.random.Generator) -> Batch:
         asked = [examples(entry, entry["positions"] // 2, self.tokenizer, random) for entry, _ in clips]
         return collate(asked, [(entry, mask(rows, random)) for entry, rows in clips], self.tokenizer, random)
+
+
+def grouped(ordered: Iterable[Item], vectors: Callable[[Item], int], budget: int) -> Iterator[list[Item]]:
+    """Neighbours together: at most ROWS clips, and at most `budget` vectors and words. `ordered`: by their number of vectors."""
+    group: list[Item] = []
+    for item in ordered:  # the last of a group is its longest
+        if group and ((len(group) + 1) * (vectors(item) + WORDS) > budget or len(group) == ROWS):
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
 
 
 def mask(rows: np.ndarray, random: np.random.Generator) -> np.ndarray:

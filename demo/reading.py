@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from demo import sizes
-from demo.batches import ROWS, WORDS, Rows, rows_of
+from demo.batches import Rows, grouped, rows_of
 from demo.examples import GRID, Entry, examples
 from demo.listening import WordTimes
 from demo.mishearing import misheard
@@ -61,22 +61,12 @@ class Reader:
             order = self.random.permutation(len(self.texts))
             for start in range(0, len(order), POOL):
                 clips = [imagined_clip(self._text(k), self.tokenizer, self.random) for k in order[start : start + POOL]]
-                groups = list(self._groups(sorted(clips, key=lambda clip: len(clip[1]))))
+                groups = list(grouped(sorted(clips, key=vectors_of), vectors_of, self.budget))
                 for k in self.random.permutation(len(groups)):
                     yield self._reading(groups[k])
 
     def _text(self, k: int) -> str:
         return " ".join(word_string(self.random)) if self.random.random() < STRINGS else self.texts[k]
-
-    def _groups(self, clips: list[tuple[Entry, list[int]]]) -> Iterator[list[tuple[Entry, list[int]]]]:
-        """Neighbours together, of at most `budget` vectors and text."""
-        group: list[tuple[Entry, list[int]]] = []
-        for clip in clips:  # the last of a group is its longest
-            if group and ((len(group) + 1) * (len(clip[1]) + WORDS) > self.budget or len(group) == ROWS):
-                yield group
-                group = []
-            group.append(clip)
-        yield group
 
     def _reading(self, clips: list[tuple[Entry, list[int]]]) -> Reading:
         # Without the words' times no times are asked: imagined vectors do not tell them.
@@ -87,6 +77,11 @@ class Reader:
         for row, (_, tokens) in enumerate(clips):
             padded[row, : len(tokens)] = tokens
         return Reading(rows, torch.from_numpy(padded), torch.tensor(counts))
+
+
+def vectors_of(clip: tuple[Entry, list[int]]) -> int:
+    """How many vectors an imagined clip has."""
+    return len(clip[1])
 
 
 def imagined_clip(text: str, tokenizer: Tokenizer, random: Generator) -> tuple[Entry, list[int]]:
