@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,10 @@ from qwenaudio_np.ops import Array
 
 from . import parallel
 from .arrays import readable
-from .compile_cache import inlined, kernel
+from .compile_cache import inlined
 from .simd import exp_nonpositive, fma
 
-PIECE = 1 << 14  # values per piece of work
+PIECE = 1 << 11  # values per piece of work
 COST = 16  # one value costs about as much as so many multiplications
 
 # Phi(x) - 1/2 = x (C0 + C1 x^2 + ...): the Taylor series, good to 6e-9 for |x| < 1.
@@ -42,10 +41,9 @@ def gated_silu(value: Array, gate: Array) -> Array:
     return _elementwise(_gated_silu, value, gate)
 
 
-def _elementwise(run: Callable[..., Any], *arrays: Array) -> Array:
+def _elementwise(function: Any, *arrays: Array) -> Array:
     y = np.empty(arrays[0].shape, np.float32)
-    flat, out = [readable(array) for array in arrays], y.reshape(-1)
-    parallel.run(lambda i: run(*flat, out, i * PIECE), -(-y.size // PIECE), y.size * COST)
+    parallel.run(function, (*map(readable, arrays), y.reshape(-1)), -(-y.size // PIECE), y.size * COST)
     return y
 
 
@@ -62,14 +60,14 @@ def _phi(x: float) -> float:
     return fma(x, near, _HALF) if abs(x) < _ONE else beyond
 
 
-@kernel
-def _gelu(x: Array, y: Array, first: int) -> None:
-    for i in range(first, min(first + PIECE, len(y))):
+@parallel.shared
+def _gelu(piece: int, x: Array, y: Array) -> None:
+    for i in range(piece * PIECE, min((piece + 1) * PIECE, len(y))):
         y[i] = x[i] * _phi(x[i])
 
 
-@kernel
-def _gated_silu(value: Array, gate: Array, y: Array, first: int) -> None:
-    for i in range(first, min(first + PIECE, len(y))):
+@parallel.shared
+def _gated_silu(piece: int, value: Array, gate: Array, y: Array) -> None:
+    for i in range(piece * PIECE, min((piece + 1) * PIECE, len(y))):
         small = exp_nonpositive(-abs(gate[i]))  # of -|x|, so that nothing overflows
         y[i] = value[i] * (gate[i] * (_ONE if gate[i] >= 0 else small) / (_ONE + small))

@@ -20,7 +20,7 @@ from qwenaudio_np.ops import Array, Stored
 
 from . import parallel
 from .arrays import require_shape, rows_of
-from .compile_cache import inlined, kernel
+from .compile_cache import inlined
 from .linear import DOTS, one_dot, several_dots, turn
 from .simd import ROWS, add, add_outer, add_to, exp_minus, exp_nonpositive, lane_max, lane_sum, load, maximum, store, widened, zeros
 from .simd_python import LANES
@@ -49,10 +49,10 @@ def attention(q: Array, k: Stored, v: Stored, causal: bool) -> Array:
     shape = (heads, length, total, head_dim)
     arrays = (*rows_of(q), *rows_of(k), *rows_of(v), out.reshape(-1), shape, seen)
     if length <= FEW:
-        parallel.run(lambda i: _one_by_one(*arrays, i), heads, q.size * total)
+        parallel.run(_one_by_one, arrays, heads, 2 * q.size * total)
     else:
         most = min(QUERIES, parallel.within(ROWS, 2 * total * head_dim))
-        parallel.run(lambda i: _tiled(*arrays, most, i), heads * -(-length // most), q.size * total)
+        parallel.run(_tiled, (*arrays, most), heads * -(-length // most), 2 * q.size * total)
     return out
 
 
@@ -88,9 +88,9 @@ def _to_weights(scores: Array, at: int, seen: int, padded: int, peak: float, sca
     return top, exp_nonpositive(peak - shift), lane_sum(total)
 
 
-@kernel
+@parallel.shared
 def _one_by_one(
-    q: Array, q_steps: tuple, k: Array, k_steps: tuple, v: Array, v_steps: tuple, out: Array, shape: tuple, seen: int, head: int
+    head: int, q: Array, q_steps: tuple, k: Array, k_steps: tuple, v: Array, v_steps: tuple, out: Array, shape: tuple, seen: int
 ) -> None:
     """All queries of one head, each against all of its keys at once."""
     heads, length, total, head_dim = shape
@@ -162,9 +162,9 @@ def _add_values(scores: Array, seen: Array, values: Array, result: Array, at: in
                     result[at + r * columns + panel * LANES + c] += scores[r * KEYS + j] * values[(panel * KEYS + j) * LANES + c]
 
 
-@kernel
+@parallel.shared
 def _tiled(
-    q: Array, q_steps: tuple, k: Array, k_steps: tuple, v: Array, v_steps: tuple, out: Array, shape: tuple, seen: int, most: int, piece: int
+    piece: int, q: Array, q_steps: tuple, k: Array, k_steps: tuple, v: Array, v_steps: tuple, out: Array, shape: tuple, seen: int, most: int
 ) -> None:
     """Up to `most` queries of one head."""
     heads, length, total, head_dim = shape

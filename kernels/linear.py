@@ -11,7 +11,6 @@ Every output is summed by one thread in an order that depends on the shapes alon
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from qwenaudio_np.quantised import Quantised
 
 from . import linear_quantised, parallel
 from .arrays import readable, require_shape
-from .compile_cache import inlined, kernel
+from .compile_cache import inlined
 from .simd import ROWS, add_dot, add_outer, add_to, store_sums, transpose, widened, zeros
 from .simd_python import BLOCK, LANES
 
@@ -30,11 +29,8 @@ DEPTH = 256  # columns of W at once: a panel of them is 16 KB and stays in the f
 PANELS = 8  # panels of 16 rows of W per piece of work: 128 KB stay in the second-level cache while all of x passes by
 DOTS = 4  # rows of W whose dot products run at once
 FEW = 8  # up to this many rows of x, turning W round would cost more than it saves
-SHARES = 4  # pieces of work per thread when W is streamed: few, for passing the global lock on takes as long as reading 1 MB
+STREAMED = 1 << 17  # bytes of W per piece of work when W is streamed
 NO_BIAS = readable(np.empty(0, np.float32))
-
-# weight, bias (float32, NO_BIAS for none), y -> the pieces of work that fill y
-Product = Callable[[Any, Stored, Array], list[Callable[[], object]]]
 
 
 def linear(x: Array, weight: Weight, bias: Weight | None = None) -> Array:
@@ -45,13 +41,13 @@ def linear(x: Array, weight: Weight, bias: Weight | None = None) -> Array:
 def linears(x: Array, *products: tuple[Weight, Weight | None]) -> tuple[Array, ...]:
     """x [length, in], for every product a weight [out, in] and a bias [out] -> x @ weight.T + bias of each, [length, out]
 
-    x is rounded, or repacked, once; then the pieces of all products are worked off in one go. Raises ValueError for shapes that do not fit.
+    x is rounded, or repacked, once for all of them. Raises ValueError for shapes that do not fit.
     """
     if x.dtype != np.float32 or not x.size:
         return ops.linears(x, *products)  # float64 is for truth, not for speed; of nothing there is nothing to gain
     x = np.ascontiguousarray(x)
-    ways: dict[Callable[[Array], Product], Product] = {}
-    results, pieces = [], []
+    ways: dict[Callable[[Array], parallel.Product], parallel.Product] = {}
+    results = []
     for weight, bias in products:
         require_shape("weight", weight, (len(weight), x.shape[1]))
         if bias is not None:
@@ -63,20 +59,19 @@ def linears(x: Array, *products: tuple[Weight, Weight | None]) -> tuple[Array, .
         way = linear_quantised.by_groups if isinstance(weight, Quantised) else by_dots if len(x) <= FEW else by_panels
         if way not in ways:
             ways[way] = way(x)
-        pieces += ways[way](weight, NO_BIAS if bias is None else readable(ops.widen(bias, x.dtype)), y)
-    parallel.run(lambda i: pieces[i](), len(pieces), x.size * sum(len(weight) for weight, _ in products))
+        function, arguments, pieces = ways[way](weight, NO_BIAS if bias is None else readable(ops.widen(bias, x.dtype)), y)
+        parallel.run(function, arguments, pieces, x.size * len(weight))
     return tuple(results)
 
 
-def by_dots(x: Array) -> Product:
+def by_dots(x: Array) -> parallel.Product:
     """Products of few rows x [length, in]: W is streamed."""
     flat, width = readable(x), x.shape[1]
 
-    def product(weight: Stored, bias: Stored, y: Array) -> list[Callable[[], object]]:
+    def product(weight: Stored, bias: Stored, y: Array) -> parallel.Pieces:
         outs = len(weight)
-        rows = min(-(-outs // (SHARES * parallel.get_threads() * DOTS)) * DOTS, parallel.within(DOTS, x.size))
-        arrays = (flat, readable(weight), bias, y.reshape(-1))
-        return [partial(_dots, *arrays, width, outs, first, rows) for first in range(0, outs, rows)]
+        rows = min(-(-STREAMED // (DOTS * width * weight.itemsize)) * DOTS, parallel.within(DOTS, x.size))
+        return _dots, (flat, readable(weight), bias, y.reshape(-1), width, outs, rows), -(-outs // rows)
 
     return product
 
@@ -101,11 +96,11 @@ def _dot_products(count: int) -> Any:
 several_dots, one_dot = _dot_products(DOTS), _dot_products(1)
 
 
-@kernel
-def _dots(x: Array, weight: Stored, bias: Array, y: Array, width: int, outs: int, first: int, count: int) -> None:
-    """Outputs first, ..., first + count - 1 of every row of x. Rows of W stay in the cache while the rows of x pass by."""
+@parallel.shared
+def _dots(piece: int, x: Array, weight: Stored, bias: Array, y: Array, width: int, outs: int, count: int) -> None:
+    """`count` outputs of every row of x. Rows of W stay in the cache while the rows of x pass by."""
     rows = len(x) // width
-    out, last = first, min(first + count, outs)
+    out, last = piece * count, min((piece + 1) * count, outs)
     while out < last:
         step = DOTS if out + DOTS <= last else 1
         for row in range(rows):
@@ -118,25 +113,25 @@ def _dots(x: Array, weight: Stored, bias: Array, y: Array, width: int, outs: int
         out += step
 
 
-def by_panels(x: Array) -> Product:
+def by_panels(x: Array) -> parallel.Product:
     """Products of many rows x [length, in]: x is repacked, and W turned round panel by panel."""
     length, width = x.shape
     tiles = -(-length // ROWS)
-    filled, flat = np.empty(tiles * ROWS * width, np.float32), readable(x)
-    parallel.run(lambda i: _pack(flat, width, length, filled, i), tiles, x.size)
+    filled = np.empty(tiles * ROWS * width, np.float32)
+    parallel.run(_pack, (readable(x), width, length, filled), tiles, x.size)
     packed = readable(filled)
 
-    def product(weight: Stored, bias: Stored, y: Array) -> list[Callable[[], object]]:
+    def product(weight: Stored, bias: Stored, y: Array) -> parallel.Pieces:
         outs, columns = len(weight), PANELS * LANES
-        run = partial(_panels, packed, readable(weight), bias, y.reshape(-1), width, length, outs)
-        rows = parallel.within(ROWS, columns * width)
-        return [partial(run, first, row, rows) for first in range(0, outs, columns) for row in range(0, length, rows)]
+        rows = min(parallel.within(ROWS, columns * width), length)
+        arguments = (packed, readable(weight), bias, y.reshape(-1), width, length, outs, rows)
+        return _panels, arguments, -(-outs // columns) * -(-length // rows)
 
     return product
 
 
-@kernel
-def _pack(x: Array, width: int, length: int, packed: Array, tile: int) -> None:
+@parallel.shared
+def _pack(tile: int, x: Array, width: int, length: int, packed: Array) -> None:
     """x [length, width] -> packed [width / DEPTH][tiles][DEPTH][ROWS], one tile of it; zeros below the last row."""
     tiles = len(packed) // (ROWS * width)
     for r in range(ROWS):
@@ -160,11 +155,13 @@ def turn(weight: Stored, at: int, step: int, rows: int, depth: int, panel: Array
                 panel[to + k * LANES + i] = widened(weight, at + i * step + k) if i < rows else np.float32(0)
 
 
-@kernel
+@parallel.shared
 def _panels(
-    packed: Array, weight: Stored, bias: Array, y: Array, width: int, length: int, outs: int, first: int, first_row: int, rows: int
+    piece: int, packed: Array, weight: Stored, bias: Array, y: Array, width: int, length: int, outs: int, rows: int
 ) -> None:
-    """Outputs first, ..., first + PANELS * 16 - 1 of `rows` rows of x (whole tiles, but for the last)."""
+    """PANELS * 16 outputs of `rows` rows of x (whole tiles, but for the last)."""
+    pieces_of_rows = -(-length // rows)
+    first, first_row = piece // pieces_of_rows * PANELS * LANES, piece % pieces_of_rows * rows
     tiles, first_tile = -(-length // ROWS), first_row // ROWS
     last_row = min(first_row + rows, length)
     here = -(-last_row // ROWS) - first_tile

@@ -12,7 +12,6 @@ row asks for weights before it needs them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from qwenaudio_np.quantised import GROUP, Quantised, blocks_and_groups
 
 from . import isa, parallel
 from .arrays import readable
-from .compile_cache import kernel
 from .simd import add_outer, prefetch, store, zeros
 from .simd_integer import add_scaled, group_sums, round_group
 from .simd_python import LANES
@@ -31,25 +29,25 @@ TILE = {"avx512vnni": 12, isa.EMULATED: 12, "avx2": 4, "plain": 4}  # rows of x 
 ROUNDED = 16  # rows of x per piece of work when they are rounded
 BLOCKS = 4  # blocks of 16 rows of W per piece of work: they stay in the second-level cache while all of x passes by
 AHEAD = 2048  # bytes of codes between what is asked for and what is used: the CPU by itself starts anew at every page of 4096
-SHARES = 4  # pieces of work per thread where W is streamed, as in linear.py
+STREAMED = 1 << 17  # bytes of W per piece of work where W is streamed
 
 
-def by_groups(x: Array) -> Callable[[Quantised, Stored, Array], list[Callable[[], object]]]:
+def by_groups(x: Array) -> parallel.Product:
     """Products of x [length, in], which is rounded once for all of them."""
     how, length = isa.get_isa(), len(x)
     tile = TILE[how] if length > 1 else 1
     codes, scales, totals = _quantised(x, -(-length // tile) * tile)
     shared = readable(np.multiply(totals, scales, dtype=np.float32))  # what offsets are multiplied with
 
-    def product(weight: Quantised, bias: Stored, y: Array) -> list[Callable[[], object]]:
+    def product(weight: Quantised, bias: Stored, y: Array) -> parallel.Pieces:
         blocks, groups = blocks_and_groups(weight.shape)
         offsets = readable(weight.scales if weight.offsets is None else weight.offsets)
         arrays = (codes, scales, totals, shared, readable(weight.codes), readable(weight.scales), offsets, bias, y.reshape(-1))
-        share, block = -(-blocks // (SHARES * parallel.get_threads())), groups * GROUP * LANES
-        count = BLOCKS if length > tile else min(share, parallel.within(1, tile * block))
-        rows = parallel.within(tile, count * block)
-        run = functools.partial(_compiled(weight.bits, tile, how), *arrays, length, groups, len(weight))
-        return [functools.partial(run, first, count, row, rows) for first in range(0, blocks, count) for row in range(0, length, rows)]
+        block = groups * GROUP * LANES
+        count = BLOCKS if length > tile else min(-(-STREAMED // (weight.nbytes // blocks)), parallel.within(1, tile * block))
+        rows = min(parallel.within(tile, count * block), length)
+        shape = (length, groups, len(weight), count, rows)
+        return _compiled(weight.bits, tile, how), (*arrays, shape), -(-blocks // count) * -(-length // rows)
 
     return product
 
@@ -59,17 +57,16 @@ def _quantised(x: Array, padded: int) -> tuple[Stored, Stored, Stored]:
     groups = -(-x.shape[1] // GROUP)
     codes = np.zeros(padded * groups * GROUP, np.int8)
     scales, totals = np.zeros(padded * groups, np.float32), np.zeros(padded * groups, np.int32)
-    flat, width = readable(x), x.shape[1]
-    parallel.run(lambda i: _quantise_rows(flat, width, i * ROUNDED, codes, scales, totals), -(-len(x) // ROUNDED), x.size)
+    parallel.run(_quantise_rows, (readable(x), x.shape[1], codes, scales, totals), -(-len(x) // ROUNDED), x.size)
     return readable(codes), readable(scales), readable(totals)
 
 
-@kernel
-def _quantise_rows(x: Array, width: int, first: int, codes: Array, scales: Array, totals: Array) -> None:
-    """Rows first, ..., first + ROUNDED - 1 of x."""
+@parallel.shared
+def _quantise_rows(piece: int, x: Array, width: int, codes: Array, scales: Array, totals: Array) -> None:
+    """ROUNDED rows of x."""
     whole, groups = width // GROUP, (width + GROUP - 1) // GROUP
     rest = np.zeros(GROUP, np.float32)  # the last group, filled up with zeros
-    for row in range(first, min(first + ROUNDED, len(x) // width)):
+    for row in range(piece * ROUNDED, min((piece + 1) * ROUNDED, len(x) // width)):
         for group in range(whole):
             round_group(x, row * width + group * GROUP, codes, scales, totals, row * groups + group)
         if whole < groups:
@@ -85,9 +82,12 @@ def _compiled(bits: int, tile: int, how: str) -> Any:
     streamed, ahead = tile == 1, AHEAD // group_bytes
 
     def rows_by_blocks(
-        codes: Array, scales: Array, totals: Array, shared: Array, w: Array, w_scales: Array, offsets: Array, bias: Array, y: Array,
-        length: int, groups: int, outs: int, first: int, count: int, first_row: int, rows: int,
+        piece: int, codes: Array, scales: Array, totals: Array, shared: Array, w: Array, w_scales: Array, offsets: Array, bias: Array,
+        y: Array, shape: tuple,
     ) -> None:  # fmt: skip
+        length, groups, outs, count, rows = shape
+        pieces_of_rows = -(-length // rows)
+        first, first_row = piece // pieces_of_rows * count, piece % pieces_of_rows * rows
         buffer = np.empty(tile * LANES, np.float32)
         for row in range(first_row, min(first_row + rows, length), tile):
             for block in range(first, min(first + count, (outs + LANES - 1) // LANES)):
@@ -112,4 +112,4 @@ def _compiled(bits: int, tile: int, how: str) -> Any:
                         y[(row + r) * outs + out + i] += bias[out + i]
 
     rows_by_blocks.__qualname__ += f" {bits} {tile} {how}"  # the name under which it is cached
-    return kernel(rows_by_blocks)
+    return parallel.shared(rows_by_blocks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from qwenaudio_np.ops import Array, Weight
 
 from . import parallel
 from .arrays import Stored, readable, require_shape
-from .compile_cache import inlined, kernel
+from .compile_cache import inlined
 from .simd import add, add_dot, lane_sum, load, zeros
 from .simd_python import LANES
 
@@ -24,7 +23,7 @@ def layer_norm(x: Array, weight: Weight, bias: Weight, eps: float = 1e-5) -> Arr
     if x.dtype != np.float32 or not x.size:
         return ops.layer_norm(x, weight, bias, eps)  # float64 is for truth, not for speed; of nothing there is nothing to gain
     w, b = _of_width("weight", weight, x), _of_width("bias", bias, x)
-    return _by_rows(x, lambda flat, y, first: _layer_norm(flat, w, b, np.float32(eps), y, first))
+    return _by_rows(_layer_norm, x, w, b, np.float32(eps))
 
 
 def rms_norm(x: Array, weight: Weight, eps: float) -> Array:
@@ -35,7 +34,7 @@ def rms_norm(x: Array, weight: Weight, eps: float) -> Array:
     if x.dtype != np.float32 or not x.size:
         return ops.rms_norm(x, weight, eps)  # as above
     w = _of_width("weight", weight, x)
-    return _by_rows(x, lambda flat, y, first: _rms_norm(flat, w, np.float32(eps), y, first))
+    return _by_rows(_rms_norm, x, w, np.float32(eps))
 
 
 def _of_width(name: str, array: Weight, x: Array) -> Stored:
@@ -44,11 +43,10 @@ def _of_width(name: str, array: Weight, x: Array) -> Stored:
     return readable(ops.widen(array, x.dtype))
 
 
-def _by_rows(x: Array, run: Callable[[Stored, Array, int], Any]) -> Array:
+def _by_rows(function: Any, x: Array, *constants: Any) -> Array:
     y = np.empty(x.shape, np.float32)
-    flat, out = readable(x), y.reshape(-1)
     length = x.size // x.shape[-1]
-    parallel.run(lambda i: run(flat, out, i * ROWS), -(-length // ROWS), x.size)
+    parallel.run(function, (readable(x), *constants, y.reshape(-1)), -(-length // ROWS), x.size)
     return y
 
 
@@ -74,11 +72,11 @@ def _sum_of_squares(x: Array, at: int, width: int) -> float:
     return total
 
 
-@kernel
-def _layer_norm(x: Array, weight: Array, bias: Array, eps: float, y: Array, first: int) -> None:
+@parallel.shared
+def _layer_norm(piece: int, x: Array, weight: Array, bias: Array, eps: float, y: Array) -> None:
     width = len(weight)
     one, length = np.float32(1), len(x) // width
-    for row in range(first, min(first + ROWS, length)):
+    for row in range(piece * ROWS, min((piece + 1) * ROWS, length)):
         at = row * width
         mean = _sum(x, at, width) / np.float32(width)
         for k in range(width):
@@ -89,11 +87,11 @@ def _layer_norm(x: Array, weight: Array, bias: Array, eps: float, y: Array, firs
             y[at + k] = y[at + k] * scale * weight[k] + bias[k]
 
 
-@kernel
-def _rms_norm(x: Array, weight: Array, eps: float, y: Array, first: int) -> None:
+@parallel.shared
+def _rms_norm(piece: int, x: Array, weight: Array, eps: float, y: Array) -> None:
     width = len(weight)
     one, length = np.float32(1), len(x) // width
-    for row in range(first, min(first + ROWS, length)):
+    for row in range(piece * ROWS, min((piece + 1) * ROWS, length)):
         at = row * width
         scale = one / np.sqrt(_sum_of_squares(x, at, width) / np.float32(width) + eps)
         for k in range(width):

@@ -1,25 +1,43 @@
-"""Who computes what: compiled kernels release Python's global lock, so plain Python threads run them side by side.
+"""Who computes what: the pieces of an operation, shared among threads in compiled code.
 
-Compared with Numba's own parallel loops this compiles several times faster, any number of Python threads may call at once
-(one of Numba's threading layers aborts the process there), and Ctrl-C is answered between two pieces. Every number of a
-result is computed by one thread in an order that does not depend on the pieces, so it is the same for any thread count.
+An operation is one call from Python. Its kernel computes one piece; `shared` makes of it compiled code that takes piece after piece
+off a counter, and all helpers, threads of our own, do the same until none is left. They meet over a board (fork_code.py): the calling
+thread lays the operation on it, helpers look at it all the time for a while (SPINS), and sleep when nothing comes. So two
+operations that follow one another cost a microsecond between them, not the hundred that it takes to wake a thread and to pass Python's
+global lock on: a new token takes some 300 operations.
+
+Compared with Numba's own parallel loops this compiles several times faster, and any number of Python threads may call at once
+(one of Numba's threading layers aborts the process there): one of them has the helpers, the others work alone. Ctrl-C is answered between
+two calls of compiled code, of which none works longer than LONGEST. Every number of a result is computed by one thread in
+an order that does not depend on the pieces, so it is the same for any number of threads.
 """
 
 from __future__ import annotations
 
-import collections
+import atexit
 import os
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numba
 
-INLINE = 1 << 20  # multiplications (or as much other work) below which waking threads costs more than it saves
-# Multiply-adds of one piece at most: 35 ms for the slowest kernel on a CPU with AVX2 (8e9 a second), 200 ms on one a sixth as fast.
+from .board import CALL, INSIDE, LAST, NEXT, add_on, look, new_board, offer, pause, put, take_part
+from .compile_cache import inlined, kernel
+
+INLINE = 1 << 16  # multiplications (or as much other work) below which sharing costs more than it saves
+# Multiply-adds of one call, on each thread: 35 ms for the slowest kernel on a CPU with AVX2 (8e9 a second), 200 ms on one a sixth as fast.
 LONGEST = 1 << 28
+SPINS = 20000  # looks at the board before a helper goes to sleep: about half a millisecond
+PATIENCE = 2000  # looks at the board before a caller gives its core to a helper that has not been heard of
+
+# A `shared` kernel, its arguments, the number of its pieces.
+Pieces = tuple[Any, tuple[Any, ...], int]
+# weight, bias (float32, empty for none), y -> the pieces that fill y with a product of weight
+Product = Callable[[Any, Any, Any], Pieces]
 
 _threads: int = numba.config.NUMBA_NUM_THREADS
-_pool: ThreadPoolExecutor | None = None
 
 
 def set_threads(n: int | None) -> None:
@@ -39,47 +57,161 @@ def within(unit: int, cost: int) -> int:
     return max(LONGEST // (unit * cost), 1) * unit
 
 
-def run(piece: Callable[[int], object], pieces: int, work: int) -> None:
-    """Call piece(0), ..., piece(pieces - 1), on several threads if `work` (multiplications in all) is worth it.
+def shared(piece: Callable[..., None]) -> Any:
+    """A kernel piece(i, *arguments) -> one that `run` can share among threads."""
+    one = inlined(piece)
 
-    The first exception, Ctrl-C included, is raised here once no thread is at work any more.
-    """
-    todo = iter(range(pieces))  # shared: advancing it is one atomic step under the global lock
+    def work(board: Any, arguments: Any) -> None:
+        i = add_on(board, NEXT, 1)
+        while i < board[LAST]:
+            one(i, *arguments)
+            i = add_on(board, NEXT, 1)
 
-    def work_off() -> None:
-        try:
-            for i in todo:
-                piece(i)
-        except BaseException:
-            collections.deque(todo, maxlen=0)  # nobody shall begin what is left
-            raise
+    working = inlined(work)
 
-    helpers = min(_threads, pieces) - 1 if work > INLINE else 0
-    futures = [_workers().submit(work_off) for _ in range(helpers)]
+    def pieces(board: Any, frame: Any, call: int, first: int, last: int, *arguments: Any) -> bool:
+        board[NEXT], board[LAST] = first, last
+        offer(board, frame, call, working, arguments)
+        return call == 0 or closed(board)
+
+    pieces.__qualname__, pieces.__module__ = piece.__qualname__, piece.__module__  # the name under which it is cached
+    return kernel(pieces)
+
+
+@inlined
+def closed(board: Any) -> bool:
+    """Nobody may come any more; whether all who came are gone, within PATIENCE."""
+    put(board, CALL, 0)
+    for _ in range(PATIENCE):
+        if look(board, INSIDE) == 0:
+            return True
+        pause()
+    return False
+
+
+@kernel
+def _serve(board: Any, frame: Any, last: int) -> int:
+    """Take part in every call laid on the board, until none came for a while; `last` is the latest that this thread has seen."""
+    looks = 0
+    while looks < SPINS:
+        call = look(board, CALL)
+        if call != 0 and call != last:
+            add_on(board, INSIDE, 1)
+            if look(board, CALL) == call:  # not closed before the caller could see that somebody came
+                take_part(board, frame)
+            add_on(board, INSIDE, -1)
+            last, looks = call, 0
+        pause()
+        looks += 1
+    return last
+
+
+class _Team:
+    """A board and the helpers that watch it."""
+
+    def __init__(self, helpers: int) -> None:
+        self.helpers = helpers
+        self.board, self.frame = new_board()
+        self.lock = threading.Lock()  # held by the Python thread that has the helpers
+        self.calls = 0
+        self.dismissed = False
+        self.asleep: list[Any] = []  # a held lock for each sleeping helper, which waits for it
+        self.arguments: tuple[Any, ...] = ()  # alive as long as a helper may read them
+        self.threads = [threading.Thread(target=self._help, name=f"qwenaudio_np-kernel-{i}", daemon=True) for i in range(helpers)]
+        for thread in self.threads:
+            thread.start()
+
+    def _help(self) -> None:
+        last = 0
+        while not self.dismissed:
+            calls = self.calls
+            last = _serve(self.board, self.frame, last)
+            bell = threading.Lock()
+            bell.acquire()
+            self.asleep.append(bell)  # first this, then a look at `calls`; who calls does it the other way round, so nobody is missed
+            if self.calls != calls:
+                self._wake()
+            bell.acquire()
+
+    def _wake(self) -> None:
+        while self.asleep:
+            try:
+                self.asleep.pop().release()
+            except IndexError:  # another thread was quicker
+                return
+
+    def run(self, function: Any, arguments: tuple[Any, ...], first: int, last: int) -> None:
+        """Pieces first, ..., last - 1 in one call of compiled code; the lock is held."""
+        self.wait()  # only where Ctrl-C ended the waiting below
+        self.arguments = arguments
+        self.calls += 1
+        if self.asleep:
+            self._wake()
+        if not function(self.board, self.frame, self.calls, first, last, *arguments):
+            self.wait()
+        self.arguments = ()
+
+    def wait(self) -> None:
+        """Until no helper is at work any more."""
+        while self.board[INSIDE]:
+            time.sleep(0)  # lets other threads run
+
+    def dismiss(self) -> None:
+        """Have the helpers end."""
+        self.dismissed = True
+        self.calls += 1
+        self._wake()
+        for thread in self.threads:
+            thread.join()
+
+
+_team: _Team | None = None
+_changing = threading.Lock()
+
+
+def run(function: Any, arguments: tuple[Any, ...], pieces: int, work: int) -> None:
+    """Compute all `pieces` of a `shared` kernel, on several threads if `work` (multiplications in all) is worth it."""
+    threads = min(_threads, pieces) if work > INLINE else 1
+    team = _helpers(_threads - 1) if threads > 1 and not numba.config.DISABLE_JIT else None
+    most = max(threads * LONGEST * pieces // max(work, 1), 1)  # pieces of one call
+    if team is None or not team.lock.acquire(blocking=False):
+        board, frame = new_board()
+        for first in range(0, pieces, most):
+            function(board, frame, 0, first, min(first + most, pieces), *arguments)
+        return
     try:
-        work_off()
+        for first in range(0, pieces, most):
+            team.run(function, arguments, first, min(first + most, pieces))
     finally:
-        _wait(futures)
+        team.lock.release()
 
 
-def _wait(futures: list[Future[None]]) -> None:
-    for future in futures:
-        if not future.cancel():  # one that never began has nothing left to do
-            future.result()
+def _helpers(count: int) -> _Team:
+    """The team, with so many helpers."""
+    global _team
+    with _changing:
+        if _team is None or _team.helpers != count:
+            _dismiss()
+            _team = _Team(count)
+        return _team
 
 
-def _workers() -> ThreadPoolExecutor:
-    global _pool
-    if _pool is None:
-        _pool = ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, "qwenaudio_np-kernel")
-    return _pool
+def _dismiss() -> None:
+    global _team
+    if _team is not None:
+        held = _team.lock.acquire(timeout=1.0)  # at most so long: at the end of a program whoever has it may never give it back
+        _team.dismiss()
+        if held:
+            _team.lock.release()
+        _team = None
 
 
-def _forget_workers() -> None:
+def _forget_helpers() -> None:
     """Threads do not survive a fork: the child starts its own."""
-    global _pool
-    _pool = None
+    global _team, _changing
+    _team, _changing = None, threading.Lock()
 
 
+atexit.register(_dismiss)  # before Python takes its memory apart, in which helpers look
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_workers)
+    os.register_at_fork(after_in_child=_forget_helpers)

@@ -14,7 +14,7 @@ from qwenaudio_np.quantised import GROUP, LANES, QUAD, REFITS, TRIED, Quantised,
 
 from . import parallel
 from .arrays import readable
-from .compile_cache import inlined, kernel
+from .compile_cache import inlined
 
 SMALL = 1 << 20  # weights up to which compiling this would take longer than the definition
 COST = 64  # one weight costs about as much as so many multiplications
@@ -40,13 +40,12 @@ def quantise(weight: Array, bits: int) -> Quantised:
     parts = {ending: np.zeros(shape, np.uint8 if ending == "codes" else np.uint16) for ending, shape in shapes.items()}
     codes, scales = parts["codes"], parts["scales"]
     offsets = parts.get("offsets", np.zeros((1, 1, 1), np.uint16))
-    flat = readable(weight)
-    parallel.run(lambda block: _block(flat, out, inner, bits, block, codes, scales, offsets), len(codes), weight.size * COST)
+    parallel.run(_block, (readable(weight), out, inner, bits, codes, scales, offsets), len(codes), weight.size * COST)
     return Quantised(bits, (out, inner), codes, scales, parts.get("offsets"))
 
 
-@kernel
-def _block(weight: Array, out: int, inner: int, bits: int, block: int, codes: Array, scales: Array, offsets: Array) -> None:
+@parallel.shared
+def _block(block: int, weight: Array, out: int, inner: int, bits: int, codes: Array, scales: Array, offsets: Array) -> None:
     """16 rows of the weight, fewer in the last block."""
     a = np.zeros(NUMBERS, np.float32)
     words = a.view(np.uint32)

@@ -149,3 +149,36 @@ def group_sums(
 def add_scaled(tile: Tile, sums: NDArray[np.int32], scales: Flat, at: int, x: NDArray[np.float32], x_at: int, x_stride: int) -> Tile:
     """tile[r] + sums[r] * (scales[at : at + 16] * x[x_at + r * x_stride]), the outer product fused, the inner one rounded"""
     return fma(sums.astype(np.float32), read(scales, at, LANES) * x[x_at + x_stride * np.arange(len(tile))][:, None], tile)
+
+
+# --- threads: a board is an array that several of them read and write at once; here there is one -------------------------------
+
+
+def look(board: NDArray[np.int64], at: int) -> int:
+    """board[at], as the latest change by any thread left it"""
+    return int(board[at])
+
+
+def put(board: NDArray[np.int64], at: int, value: int) -> None:
+    """board[at] = value, seen by others after everything that this thread wrote before"""
+    board[at] = value
+
+
+def add_on(board: NDArray[np.int64], at: int, value: int) -> int:
+    """board[at] += value in one step; what stood there before"""
+    before = int(board[at])
+    board[at] += value
+    return before
+
+
+def pause() -> None:
+    """Wait for some ten nanoseconds, and leave the core meanwhile to another thread that shares it"""
+
+
+def offer(board: NDArray[np.int64], frame: NDArray[np.uint8], call: int, work: Any, arguments: Any) -> None:
+    """Arguments into the frame, the address of `work` on the board, which is open then as `call` (0: to nobody); work(board, arguments)"""
+    work(board, arguments)
+
+
+def take_part(board: NDArray[np.int64], frame: NDArray[np.uint8]) -> None:
+    """Do what lies on the board: one thread alone has nobody to take it from"""

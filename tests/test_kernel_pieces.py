@@ -27,17 +27,18 @@ OPERATIONS: dict[str, tuple[Callable[[Any], NDArray[Any]], int]] = {
 }
 
 
-def counted(kernel: Callable[..., Any], counts: list[int]) -> Callable[..., None]:
+def counted(kernel: Callable[..., Any], counts: list[int]) -> Callable[..., bool]:
     """The kernel, but how many numbers of its result each call writes is noted."""
 
-    def run(*arguments: Any) -> None:
-        (y,) = (array for array in arguments if isinstance(array, np.ndarray) and array.flags.writeable)
+    def run(*arguments: Any) -> bool:
+        (y,) = (array for array in arguments if isinstance(array, np.ndarray) and array.flags.writeable and array.dtype == np.float32)
         before = y.copy()
         y[:] = np.nan
-        kernel(*arguments)
+        assert kernel(*arguments)
         written = ~np.isnan(y)
         counts.append(int(written.sum()))
         y[~written] = before[~written]
+        return True
 
     return run
 

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,19 +53,6 @@ def test_any_number_of_threads_gives_the_same_bits(kernels: Any, operation: str,
     assert len(set(results)) == 1
 
 
-def test_several_threads_do_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    parallel = part("parallel")
-    monkeypatch.setattr(parallel, "_threads", 2)
-    both = threading.Barrier(2, timeout=30)  # passed only if two pieces are at work at the same time
-    parallel.run(lambda i: both.wait(), 2, parallel.INLINE + 1)
-
-
-def test_small_work_stays_on_the_calling_thread() -> None:
-    parallel, seen = part("parallel"), []
-    parallel.run(lambda i: seen.append((i, threading.get_ident())), 3, 100)
-    assert seen == [(i, threading.get_ident()) for i in range(3)]
-
-
 def test_set_threads_is_clamped(kernels: Any) -> None:
     most = numba.config.NUMBA_NUM_THREADS
     try:
@@ -75,26 +61,6 @@ def test_set_threads_is_clamped(kernels: Any) -> None:
             assert kernels.get_threads() == used
     finally:
         kernels.set_threads(None)
-
-
-@pytest.mark.parametrize("failure", [KeyboardInterrupt, ValueError])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_failure_ends_the_work_and_nothing_runs_on(failure: type[BaseException], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    parallel, done = part("parallel"), []
-    monkeypatch.setattr(parallel, "_threads", threads)
-
-    def piece(i: int) -> None:
-        if i == 5:
-            raise failure
-        time.sleep(0.001)
-        done.append(i)
-
-    with pytest.raises(failure):
-        parallel.run(piece, 10**4, parallel.INLINE + 1)
-    count = len(done)
-    assert count < 1000
-    parallel.run(lambda i: None, 10, parallel.INLINE + 1)  # still works
-    assert len(done) == count
 
 
 @compiled_only
@@ -144,28 +110,6 @@ def test_views_of_a_cache_are_not_copied() -> None:
 def test_an_output_does_not_depend_on_the_other_rows(kernels: Any) -> None:
     x, weight = random(40, 300), random(50, 300)
     assert (kernels.linear(x, weight)[3:20, 5:40] == kernels.linear(x[3:20], weight[5:40])).all()
-
-
-@compiled_only
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_process_starts_its_own_threads(tmp_path: Path) -> None:
-    program = """
-import os, threading
-from qwenaudio_np.kernels import parallel
-parallel._threads = 2
-def use():
-    both = threading.Barrier(2, timeout=30)
-    parallel.run(lambda i: both.wait(), 2, parallel.INLINE + 1)
-use()
-child = os.fork()
-if child == 0:
-    use()
-    os._exit(7)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path), "PYTHONWARNINGS": "ignore"}
-    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60, cwd=ROOT)
-    assert ran.stdout.strip() == "7"
 
 
 def test_nothing_else_of_the_package_needs_numba() -> None:
