@@ -11,7 +11,7 @@ from qwenaudio_np import ops
 from qwenaudio_np.ops import Array
 
 from . import parallel
-from .arrays import readable
+from .arrays import empty, readable
 from .compile_cache import inlined
 from .simd import exp_nonpositive, fma
 
@@ -42,7 +42,10 @@ def gated_silu(value: Array, gate: Array) -> Array:
 
 
 def _elementwise(function: Any, *arrays: Array) -> Array:
-    y = np.empty(arrays[0].shape, np.float32)
+    """The arrays have one shape. Where they lie column by column, so does the result: nothing is turned round."""
+    if not arrays[0].flags.c_contiguous and all(array.flags.f_contiguous for array in arrays):
+        return _elementwise(function, *(array.T for array in arrays)).T
+    y = empty(*arrays[0].shape)
     parallel.run(function, (*map(readable, arrays), y.reshape(-1)), -(-y.size // PIECE), y.size * COST)
     return y
 

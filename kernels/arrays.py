@@ -1,6 +1,9 @@
-"""Arrays in the one form that kernels take, so that each kernel is compiled once per stored type and not once per flag and layout."""
+"""Arrays that kernels read, in one form, so that each kernel is compiled once per stored type; and those that they write."""
 
 from __future__ import annotations
+
+import math
+import weakref
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -9,6 +12,34 @@ from numpy.typing import NDArray
 from qwenaudio_np.quantised import Quantised
 
 Stored = NDArray[np.generic]
+
+LARGE = 1 << 20  # bytes from which on memory is kept
+KEPT = 1 << 28  # bytes kept at most
+_kept: dict[int, NDArray[np.uint8]] = {}  # memory that nobody uses, by its id
+
+
+def empty(*shape: int) -> NDArray[np.float32]:
+    """float32, not initialised; where it is large, in memory that an earlier one has left.
+
+    The system hands out memory page by page, each zeroed when it is first touched: for the results of an encoder's layer that takes longer
+    than some of its operations.
+    """
+    size = 4 * math.prod(shape)
+    if size < LARGE:
+        return np.empty(shape, np.float32)
+    fitting = [key for key, kept in list(_kept.items()) if size <= len(kept) <= 2 * size]
+    memory = _kept.pop(fitting[0], None) if fitting else None  # another thread may have been quicker
+    if memory is None:
+        memory = np.empty(size, np.uint8)
+    # By way of a memoryview: then views of the array keep it alive, and not the memory behind it, which would be given away under them.
+    array = np.frombuffer(memory.data[:size], np.float32)
+    weakref.finalize(array, _keep, memory).atexit = False
+    return array.reshape(shape)
+
+
+def _keep(memory: NDArray[np.uint8]) -> None:
+    if len(memory) + sum(map(len, list(_kept.values()))) <= KEPT:
+        _kept[id(memory)] = memory
 
 
 def readable(array: Stored) -> Stored:

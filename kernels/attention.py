@@ -19,7 +19,7 @@ from qwenaudio_np import ops
 from qwenaudio_np.ops import Array, Stored
 
 from . import parallel
-from .arrays import require_shape, rows_of
+from .arrays import empty, require_shape, rows_of
 from .compile_cache import inlined
 from .linear import DOTS, one_dot, several_dots, turn
 from .simd import ROWS, add, add_outer, add_to, exp_minus, exp_nonpositive, lane_max, lane_sum, load, maximum, store, widened, zeros
@@ -44,7 +44,7 @@ def attention(q: Array, k: Stored, v: Stored, causal: bool) -> Array:
     (heads, length, head_dim), total = q.shape, k.shape[1]
     for name, array in (("k", k), ("v", v)):
         require_shape(name, array, (heads, total, head_dim))
-    out = np.empty((length, heads * head_dim), np.float32)
+    out = empty(length, heads * head_dim)
     seen = total - length + 1 if causal else total  # keys that query 0 sees; query i sees i more, but never more than `total`
     shape = (heads, length, total, head_dim)
     arrays = (*rows_of(q), *rows_of(k), *rows_of(v), out.reshape(-1), shape, seen)

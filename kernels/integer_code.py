@@ -49,17 +49,16 @@ def _larger(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.icmp_signed(">", a, b), a, b)
 
 
-def group_sums(builder: Any, isa: str, bits: int, weights: list[Any], activations: list[Load], row_sums: list[Any]) -> list[Any]:
+def group_sums(builder: Any, isa: str, bits: int, weights: list[Any], activations: list[Load], starts: list[Any]) -> list[Any]:
     """Per row of activations a vector of 16 int32: the sums over the group's 32 columns of code times code.
 
-    weights: 8 (int8) or 4 (int4) vectors of 16 int32, as stored; row_sums: the sum of each row's 32 codes, int32.
+    weights: 8 (int8) or 4 (int4) vectors of 16 int32, as stored; starts: -128 times the sum of each row's 32 codes, int32.
     """
     if isa == "avx2":
         return _avx2(builder, bits, weights, activations)
-    # vpdpbusd wants weights without sign: int8 codes go up by 128, which 128 times the row's sum takes back.
-    starts = [splat(builder, builder.mul(total, I32(-128)), WORDS) if bits == 8 else ir.Constant(WORDS, None) for total in row_sums]
+    # vpdpbusd wants weights without sign: int8 codes go up by 128, which `starts` take back.
+    sums = [splat(builder, start, WORDS) if bits == 8 else ir.Constant(WORDS, None) for start in starts]
     dot4 = _vpdpbusd if isa == "avx512vnni" else _dot4
-    sums = starts
     for quad in range(QUADS):
         codes = _unsigned_quad(builder, bits, weights, quad)
         sums = [dot4(builder, total, codes, row(quad)) for total, row in zip(sums, activations, strict=True)]

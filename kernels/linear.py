@@ -20,7 +20,7 @@ from qwenaudio_np.ops import Array, Stored, Weight
 from qwenaudio_np.quantised import Quantised
 
 from . import linear_quantised, parallel
-from .arrays import readable, require_shape
+from .arrays import empty, readable, require_shape
 from .compile_cache import inlined
 from .simd import ROWS, add_dot, add_outer, add_to, store_sums, transpose, widened, zeros
 from .simd_python import BLOCK, LANES
@@ -52,7 +52,7 @@ def linears(x: Array, *products: tuple[Weight, Weight | None]) -> tuple[Array, .
         require_shape("weight", weight, (len(weight), x.shape[1]))
         if bias is not None:
             require_shape("bias", bias, (len(weight),))
-        y = np.empty((len(x), len(weight)), np.float32)
+        y = empty(len(x), len(weight))
         results.append(y)
         if not y.size:
             continue
@@ -117,7 +117,7 @@ def by_panels(x: Array) -> parallel.Product:
     """Products of many rows x [length, in]: x is repacked, and W turned round panel by panel."""
     length, width = x.shape
     tiles = -(-length // ROWS)
-    filled = np.empty(tiles * ROWS * width, np.float32)
+    filled = empty(tiles * ROWS * width)
     parallel.run(_pack, (readable(x), width, length, filled), tiles, x.size)
     packed = readable(filled)
 

@@ -21,7 +21,7 @@ from qwenaudio_np.quantised import GROUP, Quantised, blocks_and_groups
 
 from . import isa, parallel
 from .arrays import readable
-from .simd import add_outer, prefetch, store, zeros
+from .simd import add_outer, add_row, prefetch, store, zeros
 from .simd_integer import add_scaled, group_sums, round_group
 from .simd_python import LANES
 
@@ -36,15 +36,15 @@ def by_groups(x: Array) -> parallel.Product:
     """Products of x [length, in], which is rounded once for all of them."""
     how, length = isa.get_isa(), len(x)
     tile = TILE[how] if length > 1 else 1
-    codes, scales, totals = _quantised(x, -(-length // tile) * tile)
-    shared = readable(np.multiply(totals, scales, dtype=np.float32))  # what offsets are multiplied with
+    rounded = _quantised(x, tile)
 
     def product(weight: Quantised, bias: Stored, y: Array) -> parallel.Pieces:
         blocks, groups = blocks_and_groups(weight.shape)
         offsets = readable(weight.scales if weight.offsets is None else weight.offsets)
-        arrays = (codes, scales, totals, shared, readable(weight.codes), readable(weight.scales), offsets, bias, y.reshape(-1))
+        arrays = (*rounded, readable(weight.codes), readable(weight.scales), offsets, bias, y.reshape(-1))
         block = groups * GROUP * LANES
-        count = BLOCKS if length > tile else min(-(-STREAMED // (weight.nbytes // blocks)), parallel.within(1, tile * block))
+        count = BLOCKS if length > tile else -(-STREAMED // (weight.nbytes // blocks))
+        count = min(count, parallel.within(1, tile * block))
         rows = min(parallel.within(tile, count * block), length)
         shape = (length, groups, len(weight), count, rows)
         return _compiled(weight.bits, tile, how), (*arrays, shape), -(-blocks // count) * -(-length // rows)
@@ -52,27 +52,31 @@ def by_groups(x: Array) -> parallel.Product:
     return product
 
 
-def _quantised(x: Array, padded: int) -> tuple[Stored, Stored, Stored]:
-    """As ops does in `quantise_rows`: flat codes [padded, groups * 32], scales and sums of the codes [padded, groups]; zeros below x."""
-    groups = -(-x.shape[1] // GROUP)
-    codes = np.zeros(padded * groups * GROUP, np.int8)
-    scales, totals = np.zeros(padded * groups, np.float32), np.zeros(padded * groups, np.int32)
-    parallel.run(_quantise_rows, (readable(x), x.shape[1], codes, scales, totals), -(-len(x) // ROUNDED), x.size)
-    return readable(codes), readable(scales), readable(totals)
+def _quantised(x: Array, tile: int) -> tuple[Stored, Stored, Stored, Stored]:
+    """As ops does in `quantise_rows`, `tile` rows side by side: flat codes [tiles, groups, tile, 32]; scales [tiles, groups, tile], and two
+    forms of the sum of the codes (`round_group`); zeros below x. A tile lies in one piece: rows a power of two apart would share
+    few places of the cache.
+    """
+    size = -(-len(x) // tile) * tile * -(-x.shape[1] // GROUP)
+    parts = np.zeros(size * GROUP, np.int8), np.zeros(size, np.float32), np.zeros(size, np.int32), np.zeros(size, np.float32)
+    parallel.run(_quantise_rows, (readable(x), x.shape[1], tile, *parts), -(-len(x) // ROUNDED), x.size)
+    codes, scales, starts, totals = map(readable, parts)
+    return codes, scales, starts, totals
 
 
 @parallel.shared
-def _quantise_rows(piece: int, x: Array, width: int, codes: Array, scales: Array, totals: Array) -> None:
+def _quantise_rows(piece: int, x: Array, width: int, tile: int, codes: Array, scales: Array, starts: Array, totals: Array) -> None:
     """ROUNDED rows of x."""
     whole, groups = width // GROUP, (width + GROUP - 1) // GROUP
     rest = np.zeros(GROUP, np.float32)  # the last group, filled up with zeros
     for row in range(piece * ROUNDED, min((piece + 1) * ROUNDED, len(x) // width)):
+        at = row // tile * groups * tile + row % tile
         for group in range(whole):
-            round_group(x, row * width + group * GROUP, codes, scales, totals, row * groups + group)
+            round_group(x, row * width + group * GROUP, codes, scales, starts, totals, at + group * tile)
         if whole < groups:
             for i in range(width - whole * GROUP):
                 rest[i] = x[row * width + whole * GROUP + i]
-            round_group(rest, 0, codes, scales, totals, row * groups + whole)
+            round_group(rest, 0, codes, scales, starts, totals, at + whole * tile)
 
 
 @functools.cache
@@ -82,7 +86,7 @@ def _compiled(bits: int, tile: int, how: str) -> Any:
     streamed, ahead = tile == 1, AHEAD // group_bytes
 
     def rows_by_blocks(
-        piece: int, codes: Array, scales: Array, totals: Array, shared: Array, w: Array, w_scales: Array, offsets: Array, bias: Array,
+        piece: int, codes: Array, scales: Array, starts: Array, totals: Array, w: Array, w_scales: Array, offsets: Array, bias: Array,
         y: Array, shape: tuple,
     ) -> None:  # fmt: skip
         length, groups, outs, count, rows = shape
@@ -98,18 +102,23 @@ def _compiled(bits: int, tile: int, how: str) -> Any:
                         prefetch(w_scales, (group + ahead) * LANES, 1)
                         if has_offsets:
                             prefetch(offsets, (group + ahead) * LANES, 1)
-                    dots = group_sums(tile, bits, how, w, group * group_bytes, codes, at * GROUP, groups * GROUP, totals, at, groups)
-                    sums = add_scaled(sums, dots, w_scales, group * LANES, scales, at, groups)
+                    dots = group_sums(tile, bits, how, w, group * group_bytes, codes, at * GROUP, GROUP, starts, at, 1)
+                    sums = add_scaled(sums, dots, w_scales, group * LANES, scales, at, 1)
                     if has_offsets:
-                        sums = add_outer(sums, shared, at, groups, offsets, group * LANES)
-                    at += 1
-                store(sums, buffer, 0, LANES)
+                        sums = add_outer(sums, totals, at, 1, offsets, group * LANES)
+                    at += tile
                 out = block * LANES
-                for r in range(min(tile, length - row)):
-                    for i in range(min(LANES, outs - out)):
-                        y[(row + r) * outs + out + i] = buffer[r * LANES + i]
-                    for i in range(min(LANES, len(bias) - out)):
-                        y[(row + r) * outs + out + i] += bias[out + i]
+                if row + tile <= length and out + LANES <= outs:
+                    if len(bias):
+                        sums = add_row(sums, bias, out)
+                    store(sums, y, row * outs + out, outs)
+                else:
+                    store(sums, buffer, 0, LANES)
+                    for r in range(min(tile, length - row)):
+                        for i in range(min(LANES, outs - out)):
+                            y[(row + r) * outs + out + i] = buffer[r * LANES + i]
+                        for i in range(min(LANES, len(bias) - out)):
+                            y[(row + r) * outs + out + i] += bias[out + i]
 
     rows_by_blocks.__qualname__ += f" {bits} {tile} {how}"  # the name under which it is cached
     return parallel.shared(rows_by_blocks)

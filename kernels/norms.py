@@ -10,7 +10,7 @@ from qwenaudio_np import ops
 from qwenaudio_np.ops import Array, Weight
 
 from . import parallel
-from .arrays import Stored, readable, require_shape
+from .arrays import Stored, empty, readable, require_shape
 from .compile_cache import inlined
 from .simd import add, add_dot, lane_sum, load, zeros
 from .simd_python import LANES
@@ -44,7 +44,7 @@ def _of_width(name: str, array: Weight, x: Array) -> Stored:
 
 
 def _by_rows(function: Any, x: Array, *constants: Any) -> Array:
-    y = np.empty(x.shape, np.float32)
+    y = empty(*x.shape)
     length = x.size // x.shape[-1]
     parallel.run(function, (readable(x), *constants, y.reshape(-1)), -(-length // ROWS), x.size)
     return y

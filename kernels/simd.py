@@ -98,6 +98,15 @@ def add_to(typing: Any, tile: Any, array: Any, at: Any, stride: Any) -> Any:
     return types.void(tile, array, types.intp, types.intp), generate
 
 
+@_instruction(simd_python.add_row)
+def add_row(typing: Any, tile: Any, array: Any, at: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        row = code.load(context, builder, signature.args[1], args[1], args[2], LANES)
+        return code.tile(builder, [builder.fadd(builder.extract_value(args[0], r), row) for r in range(tile.rows)])
+
+    return tile(tile, array, types.intp), generate
+
+
 @_instruction(simd_python.add_outer)
 def add_outer(typing: Any, tile: Any, x: Any, at: Any, stride: Any, w: Any, w_at: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -31,28 +31,31 @@ class _SumsModel(models.PrimitiveModel):
 
 
 @_instruction(simd_python.round_group)
-def round_group(typing: Any, x: Any, x_at: Any, codes: Any, scales: Any, totals: Any, at: Any) -> Any:
+def round_group(typing: Any, x: Any, x_at: Any, codes: Any, scales: Any, starts: Any, totals: Any, at: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        x_, x_at_, codes_, scales_, totals_, at_ = args
+        x_, x_at_, codes_, scales_, starts_, totals_, at_ = args
         halves = [code.load(context, builder, x, x_, code.step(builder, x_at_, x_at_.type(LANES), i), LANES) for i in (0, 1)]
         rounded, scale, total = integer_code.rounded(builder, halves)
+        start = builder.mul(total, code.I32(-128))
+        share = builder.fmul(builder.sitofp(total, code.F32), scale)
         to = builder.mul(at_, at_.type(GROUP))
-        for array, kind, place, value in ((codes_, codes, to, rounded), (scales_, scales, at_, scale), (totals_, totals, at_, total)):
+        written = (codes_, codes, to, rounded), (scales_, scales, at_, scale), (starts_, starts, at_, start), (totals_, totals, at_, share)
+        for array, kind, place, value in written:
             builder.store(value, code.address(context, builder, kind, array, place, value.type)).align = 1
         return context.get_dummy_value()
 
-    return types.void(x, types.intp, codes, scales, totals, types.intp), generate
+    return types.void(x, types.intp, codes, scales, starts, totals, types.intp), generate
 
 
 @_instruction(simd_python.group_sums)
 def group_sums(
     typing: Any, rows: Any, bits: Any, isa: Any, codes: Any, at: Any, x: Any, x_at: Any, x_stride: Any,
-    totals: Any, t_at: Any, t_stride: Any,
+    starts: Any, s_at: Any, s_stride: Any,
 ) -> Any:  # fmt: skip
     width, how = bits.literal_value, isa.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        codes_, at_, x_, x_at_, x_stride_, totals_, t_at_, t_stride_ = args[3:]
+        codes_, at_, x_, x_at_, x_stride_, starts_, s_at_, s_stride_ = args[3:]
         kinds, words = signature.args, integer_code.WORDS
 
         def read(i: int, array: Any, place: Any, kind: Any) -> Any:
@@ -66,11 +69,11 @@ def group_sums(
 
         weights = [read(3, codes_, builder.add(at_, at_.type(64 * i)), words) for i in range(width)]
         counted = range(rows.literal_value)
-        sums = [read(8, totals_, code.step(builder, t_at_, t_stride_, r), code.I32) for r in counted]
-        return code.tile(builder, integer_code.group_sums(builder, how, width, weights, [quads(r) for r in counted], sums))
+        begin = [read(8, starts_, code.step(builder, s_at_, s_stride_, r), code.I32) for r in counted]
+        return code.tile(builder, integer_code.group_sums(builder, how, width, weights, [quads(r) for r in counted], begin))
 
     place = types.intp
-    return Sums(rows.literal_value)(rows, bits, isa, codes, place, x, place, place, totals, place, place), generate
+    return Sums(rows.literal_value)(rows, bits, isa, codes, place, x, place, place, starts, place, place), generate
 
 
 @_instruction(simd_python.add_scaled)

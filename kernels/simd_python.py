@@ -52,6 +52,11 @@ def store(tile: Tile, array: Flat, at: int, stride: int) -> None:
         array[at + r * stride :][:LANES] = row
 
 
+def add_row(tile: Tile, array: NDArray[np.float32], at: int) -> Tile:
+    """tile[r] + array[at : at + 16]"""
+    return tile + array[at : at + LANES]
+
+
 def add_to(tile: Tile, array: NDArray[np.float32], at: int, stride: int) -> None:
     """array[at + r * stride :][:16] += tile[r]"""
     for r, row in enumerate(tile):
@@ -124,20 +129,28 @@ def transpose(array: Flat, at: int, stride: int, out: NDArray[np.float32], out_a
 
 
 def round_group(
-    x: NDArray[np.float32], x_at: int, codes: NDArray[np.int8], scales: NDArray[np.float32], totals: NDArray[np.int32], at: int
+    x: NDArray[np.float32],
+    x_at: int,
+    codes: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    starts: NDArray[np.int32],
+    totals: NDArray[np.float32],
+    at: int,
 ) -> None:
-    """Group `at` of activations from x[x_at : x_at + 32]: codes[32 * at :][:32] and scales[at] as `quantise_rows` defines them; totals[at],
-    the sum of the codes."""
+    """Group `at` of activations from x[x_at : x_at + 32]: codes[32 * at :][:32] and scales[at] as `quantise_rows` defines them. Of the sum
+    of the codes: -128 times it in starts[at], times the scale in totals[at]."""
     rounded, scale = quantise_rows(x[None, x_at : x_at + GROUP])  # [1, 1, 32] and [1, 1]
-    codes[GROUP * at :][:GROUP], scales[at], totals[at] = rounded.ravel(), scale[0, 0], rounded.sum()
+    codes[GROUP * at :][:GROUP], scales[at], starts[at] = rounded.ravel(), scale[0, 0], -128 * rounded.sum(dtype=np.int32)
+    totals[at] = np.float32(rounded.sum()) * scale[0, 0]
 
 
 def group_sums(
-    rows: int, bits: int, isa: str, codes: Flat, at: int, x: Flat, x_at: int, x_stride: int, totals: Flat, t_at: int, t_stride: int
+    rows: int, bits: int, isa: str, codes: Flat, at: int, x: Flat, x_at: int, x_stride: int, starts: Flat, s_at: int, s_stride: int
 ) -> NDArray[np.int32]:
     """[rows, 16] sums over one group: code of row i of weights times code of row r of activations, x[x_at + r * x_stride :][:32].
 
-    codes[at :] are the group's 64 * bits bytes; totals[t_at + r * t_stride] is the sum of row r's 32 codes; `isa` says how, not what.
+    codes[at :] are the group's 64 * bits bytes; starts[s_at + r * s_stride] is -128 times the sum of row r's 32 codes, which some ways of
+    computing begin with; `isa` says how, not what.
     """
     quads = codes[at : at + 64 * bits].view(np.uint8).reshape(-1, LANES, 4)
     if bits == 4:

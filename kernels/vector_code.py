@@ -48,7 +48,7 @@ def load(context: Any, builder: Any, array_type: Any, array: Any, at: Any, lanes
 
 
 def prefetch(builder: Any, place: Any) -> None:
-    """Bring the cache line of an address near, for reading it once: it need not push out what the next operation wants. No address is wrong."""
+    """Bring the cache line of an address near, for one reading: what other operations need shall stay. No address is wrong."""
     kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
     builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8"), [place, I32(0), I32(0), I32(1)])
 

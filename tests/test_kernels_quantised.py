@@ -124,11 +124,18 @@ def test_activations_are_rounded_as_defined(kernels: Any) -> None:
     x = random(40, 77) * np.float32(10.0) ** np.arange(-40, 37, dtype=np.float32)
     x[1], x[2, 5], x[3, 40], x[4, 70] = 0, np.nan, np.inf, -np.inf
     x[5, :32], x[5, 0], x[6, :3] = np.arange(32) - 15.5, 127, (3e38, 1e-40, -3e38)  # halves go to the even number; a denormal
-    codes, scales, totals = part("linear_quantised")._quantised(x, 41)
     expected_codes, expected_scales = quantise_rows(x)
-    assert (codes.reshape(41, 3, 32)[:40] == expected_codes).all() and not codes[40 * 96 :].any()
-    np.testing.assert_array_equal(scales.reshape(41, 3)[:40], expected_scales)
-    assert (totals.reshape(41, 3)[:40] == expected_codes.astype(int).sum(axis=2)).all()
+    sums = expected_codes.astype(int).sum(axis=2)
+    for tile in (1, 6, 12):
+        # [tiles, groups, tile, ...] -> [rows, groups, ...]
+        codes, scales, starts, totals = (
+            part_.reshape(-1, 3, tile, *shape).swapaxes(1, 2).reshape(-1, 3, *shape)
+            for part_, shape in zip(part("linear_quantised")._quantised(x, tile), ((32,), (), (), ()), strict=True)
+        )
+        assert (codes[:40] == expected_codes).all() and not codes[40:].any() and len(codes) == -(-40 // tile) * tile
+        np.testing.assert_array_equal(scales[:40], expected_scales)
+        assert (starts[:40] == -128 * sums).all()
+        np.testing.assert_array_equal(totals[:40], sums.astype(np.float32) * expected_scales)
 
 
 def test_what_is_left_to_the_definition(kernels: Any) -> None:
@@ -200,20 +207,20 @@ def test_group_sums_are_exact(bits: int, isa: str) -> None:
     add_scaled, group_sums, store, zeros = simd.add_scaled, simd.group_sums, part("simd").store, part("simd").zeros
 
     @numba.njit
-    def compiled(w: Any, x: Any, totals: Any, scales: Any, shares: Any, out: Any) -> None:
-        sums = group_sums(3, bits, isa, w, 5, x, 2, 40, totals, 1, 2)
+    def compiled(w: Any, x: Any, starts: Any, scales: Any, shares: Any, out: Any) -> None:
+        sums = group_sums(3, bits, isa, w, 5, x, 2, 40, starts, 1, 2)
         store(add_scaled(zeros(3), sums, scales, 4, shares, 1, 2), out, 0, 16)
 
-    def python(w: Any, x: Any, totals: Any, scales: Any, shares: Any, out: Any) -> None:
-        sums = definition.group_sums(3, bits, isa, w, 5, x, 2, 40, totals, 1, 2)
+    def python(w: Any, x: Any, starts: Any, scales: Any, shares: Any, out: Any) -> None:
+        sums = definition.group_sums(3, bits, isa, w, 5, x, 2, 40, starts, 1, 2)
         definition.store(definition.add_scaled(definition.zeros(3), sums, scales, 4, shares, 1, 2), out, 0, 16)
 
     rng = np.random.default_rng(0)
     w, x = rng.integers(0, 256, 600).astype(np.uint8), rng.integers(-127, 128, 122).astype(np.int8)
-    totals = np.zeros(7, np.int32)
-    totals[1::2] = [x[2 + r * 40 :][:32].astype(int).sum() for r in range(3)]
+    starts = np.zeros(7, np.int32)
+    starts[1::2] = [-128 * x[2 + r * 40 :][:32].astype(int).sum() for r in range(3)]
     scales, shares = (random(20).view(np.uint32) >> 16).astype(np.uint16), random(7)
     outs = [np.zeros(48, np.float32) for _ in range(2)]
-    compiled(w, x, totals, scales, shares, outs[0])
-    python(w, x, totals, scales, shares, outs[1])
+    compiled(w, x, starts, scales, shares, outs[0])
+    python(w, x, starts, scales, shares, outs[1])
     assert outs[0].any() and (outs[0] == outs[1]).all()
