@@ -46,7 +46,7 @@ def _elementwise(function: Any, *arrays: Array) -> Array:
     if not arrays[0].flags.c_contiguous and all(array.flags.f_contiguous for array in arrays):
         return _elementwise(function, *(array.T for array in arrays)).T
     y = empty(*arrays[0].shape)
-    parallel.run(function, (*map(readable, arrays), y.reshape(-1)), -(-y.size // PIECE), y.size * COST)
+    parallel.run(function, (*map(readable, arrays), y.reshape(-1)), -(-y.size // PIECE), PIECE * COST)
     return y
 
 

@@ -49,10 +49,10 @@ def attention(q: Array, k: Stored, v: Stored, causal: bool) -> Array:
     shape = (heads, length, total, head_dim)
     arrays = (*rows_of(q), *rows_of(k), *rows_of(v), out.reshape(-1), shape, seen)
     if length <= FEW:
-        parallel.run(_one_by_one, arrays, heads, 2 * q.size * total)
+        parallel.run(_one_by_one, arrays, heads, 2 * length * total * head_dim)
     else:
         most = min(QUERIES, parallel.within(ROWS, 2 * total * head_dim))
-        parallel.run(_tiled, (*arrays, most), heads * -(-length // most), 2 * q.size * total)
+        parallel.run(_tiled, (*arrays, most), heads * -(-length // most), 2 * most * total * head_dim)
     return out
 
 

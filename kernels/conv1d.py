@@ -27,7 +27,7 @@ def conv1d(x: Array, weight: Weight, bias: Weight, stride: int) -> Array:
     require_shape("weight", weight, (len(weight), channels, TAPS))
     frames = -(-length // stride)
     windows = empty(frames, TAPS * channels)
-    parallel.run(_windows, (readable(x.T), channels, stride, windows.reshape(-1)), -(-frames // FRAMES), windows.size)
+    parallel.run(_windows, (readable(x.T), channels, stride, windows.reshape(-1)), -(-frames // FRAMES), FRAMES * windows.shape[1])
     rows = (weight if isinstance(weight, np.ndarray) else ops.widen(weight, x.dtype)).reshape(len(weight), -1)  # [out, in * 3]
     return linear(windows, rows, bias).T  # [out, frames]
 

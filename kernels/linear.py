@@ -59,8 +59,7 @@ def linears(x: Array, *products: tuple[Weight, Weight | None]) -> tuple[Array, .
         way = linear_quantised.by_groups if isinstance(weight, Quantised) else by_dots if len(x) <= FEW else by_panels
         if way not in ways:
             ways[way] = way(x)
-        function, arguments, pieces = ways[way](weight, NO_BIAS if bias is None else readable(ops.widen(bias, x.dtype)), y)
-        parallel.run(function, arguments, pieces, x.size * len(weight))
+        parallel.run(*ways[way](weight, NO_BIAS if bias is None else readable(ops.widen(bias, x.dtype)), y))
     return tuple(results)
 
 
@@ -71,7 +70,7 @@ def by_dots(x: Array) -> parallel.Product:
     def product(weight: Stored, bias: Stored, y: Array) -> parallel.Pieces:
         outs = len(weight)
         rows = min(-(-STREAMED // (DOTS * width * weight.itemsize)) * DOTS, parallel.within(DOTS, x.size))
-        return _dots, (flat, readable(weight), bias, y.reshape(-1), width, outs, rows), -(-outs // rows)
+        return _dots, (flat, readable(weight), bias, y.reshape(-1), width, outs, rows), -(-outs // rows), rows * x.size
 
     return product
 
@@ -118,14 +117,14 @@ def by_panels(x: Array) -> parallel.Product:
     length, width = x.shape
     tiles = -(-length // ROWS)
     filled = empty(tiles * ROWS * width)
-    parallel.run(_pack, (readable(x), width, length, filled), tiles, x.size)
+    parallel.run(_pack, (readable(x), width, length, filled), tiles, ROWS * width)
     packed = readable(filled)
 
     def product(weight: Stored, bias: Stored, y: Array) -> parallel.Pieces:
         outs, columns = len(weight), PANELS * LANES
         rows = min(parallel.within(ROWS, columns * width), length)
         arguments = (packed, readable(weight), bias, y.reshape(-1), width, length, outs, rows)
-        return _panels, arguments, -(-outs // columns) * -(-length // rows)
+        return _panels, arguments, -(-outs // columns) * -(-length // rows), columns * rows * width
 
     return product
 

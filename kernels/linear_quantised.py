@@ -47,7 +47,7 @@ def by_groups(x: Array) -> parallel.Product:
         count = min(count, parallel.within(1, tile * block))
         rows = min(parallel.within(tile, count * block), length)
         shape = (length, groups, len(weight), count, rows)
-        return _compiled(weight.bits, tile, how), (*arrays, shape), -(-blocks // count) * -(-length // rows)
+        return _compiled(weight.bits, tile, how), (*arrays, shape), -(-blocks // count) * -(-length // rows), count * rows * block
 
     return product
 
@@ -59,7 +59,7 @@ def _quantised(x: Array, tile: int) -> tuple[Stored, Stored, Stored, Stored]:
     """
     size = -(-len(x) // tile) * tile * -(-x.shape[1] // GROUP)
     parts = np.zeros(size * GROUP, np.int8), np.zeros(size, np.float32), np.zeros(size, np.int32), np.zeros(size, np.float32)
-    parallel.run(_quantise_rows, (readable(x), x.shape[1], tile, *parts), -(-len(x) // ROUNDED), x.size)
+    parallel.run(_quantise_rows, (readable(x), x.shape[1], tile, *parts), -(-len(x) // ROUNDED), ROUNDED * x.shape[1])
     codes, scales, starts, totals = map(readable, parts)
     return codes, scales, starts, totals
 

@@ -46,7 +46,7 @@ def _of_width(name: str, array: Weight, x: Array) -> Stored:
 def _by_rows(function: Any, x: Array, *constants: Any) -> Array:
     y = empty(*x.shape)
     length = x.size // x.shape[-1]
-    parallel.run(function, (readable(x), *constants, y.reshape(-1)), -(-length // ROWS), x.size)
+    parallel.run(function, (readable(x), *constants, y.reshape(-1)), -(-length // ROWS), min(length, ROWS) * x.shape[-1])
     return y
 
 

@@ -26,14 +26,14 @@ import numba
 from .board import CALL, INSIDE, LAST, NEXT, add_on, look, new_board, offer, pause, put, take_part
 from .compile_cache import inlined, kernel
 
-INLINE = 1 << 16  # multiplications (or as much other work) below which sharing costs more than it saves
+INLINE = 1 << 16  # multiply-adds below which sharing costs more than it saves
 # Multiply-adds of one call, on each thread: 35 ms for the slowest kernel on a CPU with AVX2 (8e9 a second), 200 ms on one a sixth as fast.
 LONGEST = 1 << 28
 SPINS = 20000  # looks at the board before a helper goes to sleep: about half a millisecond
 PATIENCE = 2000  # looks at the board before a caller gives its core to a helper that has not been heard of
 
-# A `shared` kernel, its arguments, the number of its pieces.
-Pieces = tuple[Any, tuple[Any, ...], int]
+# What `run` takes: a `shared` kernel, its arguments, the number of its pieces, and the multiply-adds of the largest.
+Pieces = tuple[Any, tuple[Any, ...], int, int]
 # weight, bias (float32, empty for none), y -> the pieces that fill y with a product of weight
 Product = Callable[[Any, Any, Any], Pieces]
 
@@ -75,7 +75,9 @@ def shared(piece: Callable[..., None]) -> Any:
         return call == 0 or closed(board)
 
     pieces.__qualname__, pieces.__module__ = piece.__qualname__, piece.__module__  # the name under which it is cached
-    return kernel(pieces)
+    made = kernel(pieces)
+    made.piece = piece
+    return made
 
 
 @inlined
@@ -169,11 +171,12 @@ _team: _Team | None = None
 _changing = threading.Lock()
 
 
-def run(function: Any, arguments: tuple[Any, ...], pieces: int, work: int) -> None:
-    """Compute all `pieces` of a `shared` kernel, on several threads if `work` (multiplications in all) is worth it."""
-    threads = min(_threads, pieces) if work > INLINE else 1
+def run(function: Any, arguments: tuple[Any, ...], pieces: int, cost: int) -> None:
+    """Compute all `pieces` of a `shared` kernel, each of at most `cost` multiply-adds (or as much other work), on several threads if
+    that is worth it."""
+    threads = min(_threads, pieces) if pieces * cost > INLINE else 1
     team = _helpers(_threads - 1) if threads > 1 and not numba.config.DISABLE_JIT else None
-    most = max(threads * LONGEST * pieces // max(work, 1), 1)  # pieces of one call
+    most = max(threads * LONGEST // max(cost, 1), 1)  # pieces of one call
     if team is None or not team.lock.acquire(blocking=False):
         board, frame = new_board()
         for first in range(0, pieces, most):

@@ -40,7 +40,7 @@ def quantise(weight: Array, bits: int) -> Quantised:
     parts = {ending: np.zeros(shape, np.uint8 if ending == "codes" else np.uint16) for ending, shape in shapes.items()}
     codes, scales = parts["codes"], parts["scales"]
     offsets = parts.get("offsets", np.zeros((1, 1, 1), np.uint16))
-    parallel.run(_block, (readable(weight), out, inner, bits, codes, scales, offsets), len(codes), weight.size * COST)
+    parallel.run(_block, (readable(weight), out, inner, bits, codes, scales, offsets), len(codes), LANES * inner * COST)
     return Quantised(bits, (out, inner), codes, scales, parts.get("offsets"))
 
 

@@ -28,6 +28,9 @@ def recompiled(patch: pytest.MonkeyPatch, module: Any, **constants: Any) -> None
     """Other constants for a module of kernels, and functions compiled with them: compiled code has the constants built in."""
     for name, value in constants.items():
         patch.setattr(module, name, value)
+    patch.setattr(part("compile_cache"), "_FOLDER", None)  # what is kept there has other constants
     for name, function in list(vars(module).items()):
         if isinstance(function, numba.core.registry.CPUDispatcher) and function.py_func.__module__ == module.__name__:
-            patch.setattr(module, name, numba.njit(nogil=True, error_model="numpy")(function.py_func))
+            piece = getattr(function, "piece", None)
+            again = part("parallel").shared(piece) if piece else numba.njit(nogil=True, error_model="numpy")(function.py_func)
+            patch.setattr(module, name, again)

@@ -151,7 +151,8 @@ arrays = (*map(stored, kinds), types.Array(types.float32, 1, "C"))
 print(isa.get_isa(), simd.ROWS)
 for bits in (8, 4):
     kernel = linear_quantised._compiled(bits, linear_quantised.TILE[isa.get_isa()], isa.get_isa())
-    kernel.compile((*arrays, *[types.intp] * (kernel.py_func.__code__.co_argcount - len(arrays))))
+    board = types.Array(types.int64, 1, "C"), types.Array(types.uint8, 1, "C"), *[types.intp] * 3
+    kernel.compile((*board, types.StarArgTuple((*arrays, types.UniTuple(types.intp, 5)))))
     (text,) = kernel.inspect_asm().values()
     signed_from_memory = re.findall(r"vpdpbusd\\t\\S*\\([^)]*\\){1to16}, %zmm\\d+, %zmm\\d+", text)
     print(text.count("vpdpbusd"), len(signed_from_memory))

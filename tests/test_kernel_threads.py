@@ -18,7 +18,7 @@ from tests.kernel_parts import ROOT, compiled_only, part
 
 parallel, board = part("parallel"), part("board")
 look, add_on, pause = board.look, board.add_on, board.pause
-MUCH = parallel.INLINE + 1  # work enough to be shared
+MUCH = parallel.INLINE + 1  # multiply-adds of a piece, enough to be shared
 
 
 @parallel.shared
@@ -57,7 +57,7 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("pieces", [0, 1, 2, 1000])
 def test_every_piece_is_computed_once(pieces: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "_threads", threads)
-    for longest in (1, 1 << 8, 1 << 28):  # so much work in one call
+    for longest in (1, 10 * MUCH, 1 << 28):  # so much work in one call
         monkeypatch.setattr(parallel, "LONGEST", longest)
         counts = np.zeros(pieces + 1, np.int64)
         parallel.run(count, (counts,), pieces, MUCH)
@@ -95,7 +95,7 @@ def test_a_result_is_whole_however_late_a_helper_is() -> None:
 def test_small_work_stays_on_the_calling_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "_helpers", None)  # not called
     counts = np.zeros(3, np.int64)
-    parallel.run(count, (counts,), 3, 100)
+    parallel.run(count, (counts,), 3, parallel.INLINE // 3)
     assert (counts == 1).all()
 
 
