@@ -29,6 +29,7 @@ def kernel(function: Callable[..., Any]) -> Any:
     It runs without Python's global lock. error_model: 1 / 0 is infinity, as in NumPy. No floating-point licences: NaN, infinities
     and the order of every sum are what the source says.
     """
+    _require_own_name(function)
     compiled = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
     if not numba.config.DISABLE_JIT:
         compiled._cache = _Cache(_FOLDER, function) if _FOLDER is not None else _NoCache()
@@ -37,7 +38,20 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Part of a kernel, compiled into each one that calls it."""
+    _require_own_name(function)
     return numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+
+
+def _require_own_name(function: Callable[..., Any]) -> None:
+    """Raise RuntimeError if another function is called like this one: a function that is made by another needs what made it in its name.
+
+    Compiled code is linked by the names of its parts. In one process Numba numbers them; but in two that wrote into the cache one after the
+    other, different parts may have got one name and one number, and a third process would run either in place of the other.
+    """
+    name = f"{function.__module__}.{function.__qualname__}"
+    made_of = (function.__code__, *(cell.cell_contents for cell in function.__closure__ or ()))
+    if _names.setdefault(name, made_of) != made_of:
+        raise RuntimeError(f"two different functions are called {name}; compiled code needs a name for each")
 
 
 def announce_compiling(notice: Callable[[str], object] | None) -> None:
@@ -117,6 +131,7 @@ def _write(path: Path, data: str) -> None:
         raise
 
 
+_names: dict[str, tuple[Any, ...]] = {}
 _notice: Callable[[str], object] | None = None
 _STAMP = "one"  # Numba's own sign of a source file's age; here the folder's name says more
 _FOLDER = private_folder()

@@ -68,17 +68,21 @@ def by_dots(x: Array) -> parallel.Product:
     flat, width = readable(x), x.shape[1]
 
     def product(weight: Stored, bias: Stored, y: Array) -> parallel.Pieces:
-        outs = len(weight)
-        rows = min(-(-STREAMED // (DOTS * width * weight.itemsize)) * DOTS, parallel.within(DOTS, x.size))
-        return _dots, (flat, readable(weight), bias, y.reshape(-1), width, outs, rows), -(-outs // rows), rows * x.size
+        rows, pieces = dots_plan(weight, x.size)
+        return _dots, (flat, readable(weight), bias, y.reshape(-1), width, len(weight), rows), pieces, rows * x.size
 
     return product
+
+
+def dots_plan(weight: Stored, size: int) -> tuple[int, int]:
+    """How many rows of W a piece takes, and how many pieces there are; `size`: values of x that each row of W meets."""
+    rows = min(-(-STREAMED // (DOTS * weight.shape[1] * weight.itemsize)) * DOTS, parallel.within(DOTS, size))
+    return rows, -(-len(weight) // rows)
 
 
 def _dot_products(count: int) -> Any:
     """y[y_at + i] = x[x_at :][:width] . weight[w_at + i * step :][:width] for i < count"""
 
-    @inlined
     def dots(x: Array, x_at: int, weight: Stored, w_at: int, step: int, width: int, y: Array, y_at: int) -> None:
         sums = zeros(count)
         whole = width // LANES * LANES
@@ -89,7 +93,8 @@ def _dot_products(count: int) -> Any:
             for k in range(whole, width):
                 y[y_at + i] += x[x_at + k] * widened(weight, w_at + i * step + k)
 
-    return dots
+    dots.__qualname__ += f" {count}"
+    return inlined(dots)
 
 
 several_dots, one_dot = _dot_products(DOTS), _dot_products(1)

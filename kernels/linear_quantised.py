@@ -15,6 +15,7 @@ import functools
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qwenaudio_np.ops import Array, Stored
 from qwenaudio_np.quantised import GROUP, Quantised, blocks_and_groups
@@ -39,17 +40,28 @@ def by_groups(x: Array) -> parallel.Product:
     rounded = _quantised(x, tile)
 
     def product(weight: Quantised, bias: Stored, y: Array) -> parallel.Pieces:
-        blocks, groups = blocks_and_groups(weight.shape)
-        offsets = readable(weight.scales if weight.offsets is None else weight.offsets)
-        arrays = (*rounded, readable(weight.codes), readable(weight.scales), offsets, bias, y.reshape(-1))
-        block = groups * GROUP * LANES
-        count = BLOCKS if length > tile else -(-STREAMED // (weight.nbytes // blocks))
-        count = min(count, parallel.within(1, tile * block))
-        rows = min(parallel.within(tile, count * block), length)
-        shape = (length, groups, len(weight), count, rows)
-        return _compiled(weight.bits, tile, how), (*arrays, shape), -(-blocks // count) * -(-length // rows), count * rows * block
+        arrays, shape, pieces, cost = plan(weight, length, tile)
+        return _compiled(weight.bits, tile, how), (*rounded, *arrays, bias, y.reshape(-1), shape), pieces, cost
 
     return product
+
+
+def plan(weight: Quantised, length: int, tile: int) -> tuple[tuple[Stored, ...], tuple[int, ...], int, int]:
+    """A product with `length` rows: the weight's arrays, the numbers that the kernel needs, how many pieces there are, the cost of each."""
+    blocks, groups = blocks_and_groups(weight.shape)
+    offsets = readable(weight.scales if weight.offsets is None else weight.offsets)
+    block = groups * GROUP * LANES
+    count = BLOCKS if length > tile else -(-STREAMED // (weight.nbytes // blocks))
+    count = min(count, parallel.within(1, tile * block))
+    rows = min(parallel.within(tile, count * block), length)
+    shape = (length, groups, len(weight), count, rows)
+    return (readable(weight.codes), readable(weight.scales), offsets), shape, -(-blocks // count) * -(-length // rows), count * rows * block
+
+
+def room(values: int) -> tuple[NDArray[Any], ...]:
+    """Where so many values are rounded to: codes, scales, and two forms of the sum of a group's codes (`round_group`); zeros."""
+    groups = -(-values // GROUP)
+    return np.zeros(groups * GROUP, np.int8), np.zeros(groups, np.float32), np.zeros(groups, np.int32), np.zeros(groups, np.float32)
 
 
 def _quantised(x: Array, tile: int) -> tuple[Stored, Stored, Stored, Stored]:
@@ -57,8 +69,7 @@ def _quantised(x: Array, tile: int) -> tuple[Stored, Stored, Stored, Stored]:
     forms of the sum of the codes (`round_group`); zeros below x. A tile lies in one piece: rows a power of two apart would share
     few places of the cache.
     """
-    size = -(-len(x) // tile) * tile * -(-x.shape[1] // GROUP)
-    parts = np.zeros(size * GROUP, np.int8), np.zeros(size, np.float32), np.zeros(size, np.int32), np.zeros(size, np.float32)
+    parts = room(-(-len(x) // tile) * tile * -(-x.shape[1] // GROUP) * GROUP)
     parallel.run(_quantise_rows, (readable(x), x.shape[1], tile, *parts), -(-len(x) // ROUNDED), ROUNDED * x.shape[1])
     codes, scales, starts, totals = map(readable, parts)
     return codes, scales, starts, totals

@@ -67,6 +67,7 @@ def shared(piece: Callable[..., None]) -> Any:
             one(i, *arguments)
             i = add_on(board, NEXT, 1)
 
+    work.__qualname__, work.__module__ = f"{piece.__qualname__} work", piece.__module__
     working = inlined(work)
 
     def pieces(board: Any, frame: Any, call: int, first: int, last: int, *arguments: Any) -> bool:
@@ -74,7 +75,7 @@ def shared(piece: Callable[..., None]) -> Any:
         offer(board, frame, call, working, arguments)
         return call == 0 or closed(board)
 
-    pieces.__qualname__, pieces.__module__ = piece.__qualname__, piece.__module__  # the name under which it is cached
+    pieces.__qualname__, pieces.__module__ = f"{piece.__qualname__} pieces", piece.__module__
     made = kernel(pieces)
     made.piece = piece
     return made
@@ -89,6 +90,13 @@ def closed(board: Any) -> bool:
             return True
         pause()
     return False
+
+
+@inlined
+def settle(board: Any) -> None:
+    """Until no helper is at work any more, for compiled code that has no other way to wait."""
+    while look(board, INSIDE) != 0:
+        pause()
 
 
 @kernel
@@ -142,14 +150,14 @@ class _Team:
             except IndexError:  # another thread was quicker
                 return
 
-    def run(self, function: Any, arguments: tuple[Any, ...], first: int, last: int) -> None:
-        """Pieces first, ..., last - 1 in one call of compiled code; the lock is held."""
+    def run(self, function: Any, arguments: tuple[Any, ...], calls: int = 1) -> None:
+        """One call of compiled code, in which helpers are called so many times; the lock is held."""
         self.wait()  # only where Ctrl-C ended the waiting below
         self.arguments = arguments
-        self.calls += 1
+        self.calls += calls
         if self.asleep:
             self._wake()
-        if not function(self.board, self.frame, self.calls, first, last, *arguments):
+        if not function(self.board, self.frame, self.calls - calls + 1, *arguments):
             self.wait()
         self.arguments = ()
 
@@ -175,16 +183,28 @@ def run(function: Any, arguments: tuple[Any, ...], pieces: int, cost: int) -> No
     """Compute all `pieces` of a `shared` kernel, each of at most `cost` multiply-adds (or as much other work), on several threads if
     that is worth it."""
     threads = min(_threads, pieces) if pieces * cost > INLINE else 1
-    team = _helpers(_threads - 1) if threads > 1 and not numba.config.DISABLE_JIT else None
     most = max(threads * LONGEST // max(cost, 1), 1)  # pieces of one call
+    parts = [(first, min(first + most, pieces), *arguments) for first in range(0, pieces, most)]
+    _run(function, parts, 1, threads > 1)
+
+
+def whole(function: Any, arguments: tuple[Any, ...], calls: int, cost: int) -> None:
+    """Call a kernel function(board, frame, call, *arguments) -> True, that runs `shared` ones itself: it may number them call, ...,
+    call + calls - 1; or, where it is told 0, all 0. `cost`: multiply-adds of all of them."""
+    _run(function, [arguments], calls, _threads > 1 and cost > INLINE)
+
+
+def _run(function: Any, parts: list[tuple[Any, ...]], calls: int, together: bool) -> None:
+    """Call a kernel with each of these arguments, with helpers if they are wanted and free."""
+    team = _helpers(_threads - 1) if together and not numba.config.DISABLE_JIT else None
     if team is None or not team.lock.acquire(blocking=False):
         board, frame = new_board()
-        for first in range(0, pieces, most):
-            function(board, frame, 0, first, min(first + most, pieces), *arguments)
+        for arguments in parts:
+            function(board, frame, 0, *arguments)
         return
     try:
-        for first in range(0, pieces, most):
-            team.run(function, arguments, first, min(first + most, pieces))
+        for arguments in parts:
+            team.run(function, arguments, calls)
     finally:
         team.lock.release()
 

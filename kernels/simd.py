@@ -212,6 +212,16 @@ def widened(typing: Any, array: Any, at: Any) -> Any:
     return types.float32(array, types.intp), generate
 
 
+@_instruction(simd_python.store_as)
+def store_as(typing: Any, value: Any, array: Any, at: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        stored = code.to_bfloat16(builder, args[0]) if array.dtype == types.uint16 else args[0]
+        builder.store(stored, code.address(context, builder, array, args[1], args[2], stored.type))
+        return context.get_dummy_value()
+
+    return types.void(types.float32, array, types.intp), generate
+
+
 @_instruction(simd_python.transpose)
 def transpose(typing: Any, array: Any, at: Any, stride: Any, out: Any, out_at: Any, out_stride: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qwenaudio_np.bfloat16 import to_bfloat16
 from qwenaudio_np.quantised import GROUP, quantise_rows
 
 LANES = 16  # values per row of a tile
@@ -117,6 +118,11 @@ def store_sums(tile: Tile, array: NDArray[np.float32], at: int) -> None:
 def widened(array: Flat, at: int) -> np.float32:
     """array[at] as float32, whichever type it is stored in"""
     return read(array, at, 1)[0]
+
+
+def store_as(value: np.float32, array: NDArray[Any], at: int) -> None:
+    """array[at] = value, as float32 or, in an array of uint16, rounded to bfloat16"""
+    array[at] = to_bfloat16(np.full(1, value, np.float32))[0] if array.dtype == np.uint16 else value
 
 
 def transpose(array: Flat, at: int, stride: int, out: NDArray[np.float32], out_at: int, out_stride: int) -> None:

@@ -168,6 +168,15 @@ _WIDEN: dict[Any, Callable[[Any, Any], Any]] = {
     types.uint16: _from_bfloat16,
 }
 
+
+def to_bfloat16(builder: Any, value: Any) -> Any:
+    """A float32 rounded to the nearest bfloat16, ties to even; NaN stays NaN."""
+    bits = builder.bitcast(value, I32)
+    odd = builder.and_(builder.lshr(bits, I32(16)), I32(1))
+    near = builder.trunc(builder.lshr(builder.add(bits, builder.add(odd, I32(0x7FFF))), I32(16)), ir.IntType(16))
+    return builder.select(builder.fcmp_unordered("uno", value, value), ir.IntType(16)(0x7FC0), near)
+
+
 # --- the exponential ----------------------------------------------------------------------------------------------------------
 
 LN2_HIGH = 0.693359375  # 9 bits of ln 2, so that n * LN2_HIGH is exact

@@ -21,7 +21,11 @@ BACKENDS = ("reference", "numba")
 
 
 class Ops(Protocol):
-    """What a backend offers. Shapes and meaning: the functions of the same names in ops.py."""
+    """What a backend offers. Shapes and meaning: the functions of the same names in ops.py.
+
+    It may also have `decoder_block`, which is `block` of decoder.py for one row of float32, all at once and bit for bit: a new token is so
+    little work that what lies between the operations counts.
+    """
 
     def embedding(self, table: Weight, ids: NDArray[np.intp], dtype: np.dtype) -> Array: ...
     def linear(self, x: Array, weight: Weight, bias: Weight | None = None) -> Array: ...

@@ -36,12 +36,17 @@ class KVCache:
         """Write k and v [heads, new, head_dim] behind the first `length` positions of `layer`; return all keys and values
         [heads, length + new, head_dim]. `length` itself moves on only with `advance`, once all layers have been written."""
         total = self.length + k.shape[1]
-        if total > self._keys[layer].shape[1]:
-            self._grow(layer, total)
+        keys, values = self.room(layer, k.shape[1])
         halved = self.dtype == np.uint16
-        self._keys[layer][:, self.length : total] = to_bfloat16(k) if halved else k
-        self._values[layer][:, self.length : total] = to_bfloat16(v) if halved else v
-        return self._keys[layer][:, :total], self._values[layer][:, :total]
+        keys[:, self.length : total] = to_bfloat16(k) if halved else k
+        values[:, self.length : total] = to_bfloat16(v) if halved else v
+        return keys[:, :total], values[:, :total]
+
+    def room(self, layer: int, new: int) -> tuple[Stored, Stored]:
+        """The arrays of keys and values of one layer [heads, capacity, head_dim], with room for `new` positions behind `length`."""
+        if self.length + new > self._keys[layer].shape[1]:
+            self._grow(layer, self.length + new)
+        return self._keys[layer], self._values[layer]
 
     def advance(self, count: int) -> None:
         """Count `count` more positions as seen."""

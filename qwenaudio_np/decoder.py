@@ -27,15 +27,26 @@ def decode(x: Array, cache: KVCache, weights: Weights, config: TextConfig, ops: 
     logn = logn_factors(positions, config, x.dtype)  # [length]
     for layer in range(config.num_hidden_layers):
         w = under(f"transformer.h.{layer}.", weights)
-        h = ops.rms_norm(x, w("ln_1.weight"), config.layer_norm_epsilon)
-        x = x + _attend(h, layer, cos, sin, logn, cache, w, config, ops)
-        h = ops.rms_norm(x, w("ln_2.weight"), config.layer_norm_epsilon)
-        x = x + _feed_forward(h, w, ops)
-        require_finite(x[-1], f"decoder block {layer}")  # the last row sees all others: NaN anywhere arrives there
+        if len(x) == 1 and x.dtype == np.float32 and hasattr(ops, "decoder_block"):
+            x = ops.decoder_block(x, layer, cos, sin, logn, cache, w, config)  # `block`, all at once
+        else:
+            x = block(x, layer, cos, sin, logn, cache, w, config, ops)
         tap(f"decoder.h.{layer}", x)
     cache.advance(len(x))
     x = ops.rms_norm(x, weights["transformer.ln_f.weight"], config.layer_norm_epsilon)
     tap("decoder.ln_f", x)
+    return x
+
+
+def block(
+    x: Array, layer: int, cos: Array, sin: Array, logn: Array, cache: KVCache, w: Callable[[str], Weight], config: TextConfig, ops: Ops
+) -> Array:
+    """x [length, hidden] -> [length, hidden]: attention and a feed-forward part, each after an RMSNorm and added to the stream."""
+    h = ops.rms_norm(x, w("ln_1.weight"), config.layer_norm_epsilon)
+    x = x + _attend(h, layer, cos, sin, logn, cache, w, config, ops)
+    h = ops.rms_norm(x, w("ln_2.weight"), config.layer_norm_epsilon)
+    x = x + _feed_forward(h, w, ops)
+    require_finite(x[-1], f"decoder block {layer}")  # the last row sees all others: NaN anywhere arrives there
     return x
 
 

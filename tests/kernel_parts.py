@@ -29,6 +29,7 @@ def recompiled(patch: pytest.MonkeyPatch, module: Any, **constants: Any) -> None
     for name, value in constants.items():
         patch.setattr(module, name, value)
     patch.setattr(part("compile_cache"), "_FOLDER", None)  # what is kept there has other constants
+    patch.setattr(part("compile_cache"), "_names", {})
     for name, function in list(vars(module).items()):
         if isinstance(function, numba.core.registry.CPUDispatcher) and function.py_func.__module__ == module.__name__:
             piece = getattr(function, "piece", None)

@@ -1,0 +1,190 @@
+"""`decoder.block` for one new token, in one call of compiled code: the same kernels one after the other, and what NumPy does between them.
+
+A block reads 400 MB of bfloat16 weights, or 126 MB in 4 bits, in some milliseconds, and they push out of the caches what Python
+needs for a dozen operations: from there each takes ten times its usual time, together up to a fifth of a token. So Python prepares the
+arguments of every block once (`_Prepared`), and hands them on with each token.
+
+The numbers are those of the operations one by one, bit for bit.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from qwenaudio_np import ops
+from qwenaudio_np.cache import KVCache
+from qwenaudio_np.config import TextConfig
+from qwenaudio_np.errors import NumericsError
+from qwenaudio_np.ops import Array, Stored, Weight
+from qwenaudio_np.quantised import Quantised
+
+from . import activations, isa, linear_quantised, norms, parallel
+from .arrays import readable, require_shape
+from .attention import _one_by_one
+from .compile_cache import inlined, kernel
+from .linear import NO_BIAS, _dots, dots_plan
+from .simd import store_as
+
+MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj")
+SHARED = 7  # operations of a block that are shared among threads
+LARGEST = np.float32(np.finfo(np.float32).max)
+
+_norm, _round = inlined(norms._rms_norm.piece), inlined(linear_quantised._quantise_rows.piece)
+
+
+class _Prepared:
+    """What stays the same from token to token: the weights of one block in the form that kernels take, and room for what flows between."""
+
+    def __init__(self, w: Callable[[str], Weight], config: TextConfig) -> None:
+        hidden, inner = config.hidden_size, config.ff_size
+        self.first = w("ln_1.weight")  # tells whose weights these are
+        shapes = ((3 * hidden, hidden), (hidden, hidden), (inner, hidden), (inner, hidden), (hidden, inner))
+        weights = [w(f"{name}.weight") for name in MATRICES]
+        for name, weight, shape in zip(MATRICES, weights, shapes, strict=True):
+            require_shape(name, weight, shape)
+        bias = readable(ops.widen(w("attn.c_attn.bias"), np.dtype(np.float32)))
+        require_shape("attn.c_attn.bias", bias, (3 * hidden,))
+        matrices = tuple(_matrix(weight, bias if i == 0 else NO_BIAS) for i, weight in enumerate(weights))
+        scales = tuple(readable(ops.widen(w(f"{name}.weight"), np.dtype(np.float32))) for name in ("ln_1", "ln_2"))
+        room = tuple(np.empty(size, np.float32) for size in (max(hidden, inner), 3 * hidden, hidden, inner, inner))
+        rounded = linear_quantised.room(max(hidden, inner))
+        sizes = (config.num_attention_heads, config.head_dim, -(-inner // activations.PIECE))
+        self.kernel = _compiled(tuple(_kind(weight) for weight in weights), isa.get_isa())
+        self.arguments = (matrices, scales, np.float32(config.layer_norm_epsilon), room, rounded, sizes)
+
+
+_prepared: WeakKeyDictionary[KVCache, dict[int, _Prepared]] = WeakKeyDictionary()
+
+
+def decoder_block(
+    x: Array, layer: int, cos: Array, sin: Array, logn: Array, cache: KVCache, w: Callable[[str], Weight], config: TextConfig
+) -> Array:
+    """x [1, hidden] float32, the position behind those in the cache -> [1, hidden], as decoder.block; NumericsError as there.
+
+    cos, sin [1, rotary_dim], logn [1].
+    """
+    known = _prepared.setdefault(cache, {})
+    if layer not in known or known[layer].first is not w("ln_1.weight"):
+        known[layer] = _Prepared(w, config)
+    keys, values = cache.room(layer, 1)  # [heads, capacity, head_dim]
+    out, finite = np.empty(x.shape, np.float32), np.zeros(1, np.bool_)
+    inputs = tuple(array.reshape(-1) for array in (x, cos, sin, logn, keys, values))
+    flow = (*inputs, cache.length, out.reshape(-1), finite)
+    parallel.whole(known[layer].kernel, (*flow, *known[layer].arguments), SHARED, sum(map(len, known[layer].arguments[3])) * x.size)
+    if not finite[0]:
+        raise NumericsError(f"non-finite activations after decoder block {layer}; the checkpoint is damaged there, or its values overflow")
+    return out
+
+
+def _kind(weight: Weight) -> int:
+    """8 or 4 for a quantised weight, else 0: Numba tells stored types apart by itself."""
+    return weight.bits if isinstance(weight, Quantised) else 0
+
+
+def _matrix(weight: Weight, bias: Stored) -> tuple[Any, ...]:
+    """The arrays of a product with one row, the numbers that `_multiply` needs, and in how many pieces it comes."""
+    if isinstance(weight, Quantised):
+        arrays, shape, pieces, _ = linear_quantised.plan(weight, 1, 1)
+        return (*arrays, bias), shape, pieces
+    rows, pieces = dots_plan(weight, weight.shape[1])
+    return (readable(weight), bias), (weight.shape[1], len(weight), rows), pieces
+
+
+@functools.cache
+def _multiply(bits: int, how: str) -> Any:
+    """Compiled code for y = matrix x of one row x; `rounded` holds x in 8 bits where the weight is quantised."""
+    if bits:
+        by_blocks = linear_quantised._compiled(bits, 1, how)
+
+        def multiply(board: Any, frame: Any, call: int, x: Array, rounded: tuple, matrix: tuple, y: Array) -> None:
+            arrays, shape, pieces = matrix
+            if not by_blocks(board, frame, call, 0, pieces, *rounded, *arrays, y, shape):
+                parallel.settle(board)
+    else:
+
+        def multiply(board: Any, frame: Any, call: int, x: Array, rounded: tuple, matrix: tuple, y: Array) -> None:
+            arrays, shape, pieces = matrix
+            if not _dots(board, frame, call, 0, pieces, x[: shape[0]], *arrays, y, *shape):
+                parallel.settle(board)
+
+    multiply.__qualname__ += f" {bits} {how}"
+    return inlined(multiply)
+
+
+@functools.cache
+def _compiled(kinds: tuple[int, ...], how: str) -> Any:
+    """The block for weights of these kinds, in the order of MATRICES."""
+    to_qkv, to_stream, to_value, to_gate, from_inner = (_multiply(kind, how) for kind in kinds)
+    rounds_norm, rounds_attended, rounds_inner = kinds[0] > 0, kinds[1] > 0, kinds[4] > 0
+    rounds_second = kinds[2] > 0 or kinds[3] > 0
+
+    def block(
+        board: Any, frame: Any, call: int, x: Array, cos: Array, sin: Array, logn: Array, keys: Any, values: Any, position: int,
+        out: Array, finite: Any, matrices: tuple, scales: tuple, epsilon: float, room: tuple, rounded: tuple, sizes: tuple,
+    ) -> bool:  # fmt: skip
+        step = 1 if call else 0  # without helpers every call has the number 0
+        (heads, head_dim, pieces), hidden = sizes, len(x)
+        h, qkv, attended, value, gate = room
+        _norm(0, x, scales[0], epsilon, h[:hidden])
+        if rounds_norm:
+            _round(0, h[:hidden], hidden, 1, *rounded)
+        to_qkv(board, frame, call, h, rounded, matrices[0], qkv)
+        _keep(qkv, cos, sin, logn, keys, values, position, heads, head_dim)
+        steps, shape = (len(keys) // heads, head_dim), (heads, 1, position + 1, head_dim)
+        call += step
+        if not _one_by_one(
+            board, frame, call, 0, heads, qkv, (head_dim, hidden), keys, steps, values, steps, attended, shape, position + 1
+        ):
+            parallel.settle(board)
+        if rounds_attended:
+            _round(0, attended, hidden, 1, *rounded)
+        call += step
+        to_stream(board, frame, call, attended, rounded, matrices[1], h)
+        for i in range(hidden):
+            out[i] = x[i] + h[i]
+        _norm(0, out, scales[1], epsilon, h[:hidden])
+        if rounds_second:
+            _round(0, h[:hidden], hidden, 1, *rounded)
+        call += step
+        to_value(board, frame, call, h, rounded, matrices[2], value)
+        call += step
+        to_gate(board, frame, call, h, rounded, matrices[3], gate)
+        call += step
+        if not activations._gated_silu(board, frame, call, 0, pieces, value, gate, value):
+            parallel.settle(board)
+        if rounds_inner:
+            _round(0, value, len(value), 1, *rounded)
+        call += step
+        from_inner(board, frame, call, value, rounded, matrices[4], h)
+        good = True
+        for i in range(hidden):
+            out[i] += h[i]
+            good &= abs(out[i]) <= LARGEST  # not so for NaN and infinity
+        finite[0] = good
+        return True
+
+    block.__qualname__ += f" {kinds} {how}"  # the name under which it is cached
+    return kernel(block)
+
+
+@inlined
+def _keep(qkv: Array, cos: Array, sin: Array, logn: Array, keys: Any, values: Any, position: int, heads: int, head_dim: int) -> None:
+    """q in qkv [3 * heads * head_dim] is turned and scaled in place; k, turned, and v go to the cache at `position`."""
+    hidden, half = heads * head_dim, len(cos) // 2
+    for head in range(heads):
+        at = head * head_dim
+        to = head * (len(keys) // heads) + position * head_dim
+        for part in (at, hidden + at):  # as ops.rotary: the products are rounded before they are added
+            for i in range(half):
+                first, second = qkv[part + i], qkv[part + half + i]
+                qkv[part + i] = first * cos[i] + -second * sin[i]
+                qkv[part + half + i] = second * cos[half + i] + first * sin[half + i]
+        for i in range(head_dim):
+            qkv[at + i] *= logn[0]
+            store_as(qkv[hidden + at + i], keys, to + i)
+            store_as(qkv[2 * hidden + at + i], values, to + i)
