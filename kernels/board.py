@@ -16,11 +16,8 @@ from numba import types
 from . import simd_python
 from . import vector_code as code
 from .simd import _instruction
+from .simd_python import CALL, CODE, LAST, LINE, NEXT
 
-LINE = 8  # int64 in a cache line
-# Places of a board: the number of the call that is open, 0 for none; helpers at work in it; the next piece; the one behind the last;
-# the address of the code.
-CALL, INSIDE, NEXT, LAST, CODE = (number * LINE for number in range(5))
 BOARD = 5 * LINE
 FRAME = 4096  # bytes
 
@@ -72,9 +69,9 @@ def pause(typing: Any) -> Any:
 
 
 @_instruction(simd_python.offer)
-def offer(typing: Any, board: Any, frame: Any, call: Any, work: Any, arguments: Any) -> Any:
+def offer(typing: Any, board: Any, frame: Any, call: Any, piece: Any, arguments: Any) -> Any:
     kept = types.Tuple((board, arguments))
-    inner = work.get_call_type(typing, (board, arguments), {})
+    inner = piece.get_call_type(typing, (types.intp, *arguments), {})
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         board_, frame_, call_, _, arguments_ = args
@@ -83,25 +80,39 @@ def offer(typing: Any, board: Any, frame: Any, call: Any, work: Any, arguments: 
             raise NotImplementedError(f"arguments of {context.get_abi_sizeof(kind)} bytes, expected at most {FRAME}")
         start = code.address(context, builder, frame, frame_, ir.Constant(I64, 0), kind)
         builder.store(context.make_tuple(builder, kept, [board_, arguments_]), start)
-        entry = _entry(context, builder, kept, work.dispatcher.get_compile_result(inner), inner)
+        entry = _entry(context, builder, kept, piece.dispatcher.get_compile_result(inner), inner)
         builder.store(builder.ptrtoint(entry, I64), place(context, builder, board, board_, ir.Constant(I64, CODE)))
         builder.store_atomic(call_, place(context, builder, board, board_, ir.Constant(I64, CALL)), SEQUENTIAL, 8)
         builder.call(entry, [builder.bitcast(start, code.I8.as_pointer())])
         return context.get_dummy_value()
 
-    return types.void(board, frame, types.int64, work, arguments), generate
+    return types.void(board, frame, types.int64, piece, arguments), generate
 
 
 def _entry(context: Any, builder: Any, kept: Any, compiled: Any, inner: Any) -> Any:
-    """A function of the form ENTRY that calls compiled code with what lies in the frame. It raises nothing, so its status says nothing."""
+    """A function of the form ENTRY: takes pieces off the board, and calls the compiled code with each and what lies in the frame.
+
+    That code raises nothing, so its status says nothing.
+    """
     context.active_code_library.add_linking_library(compiled.library)
-    entry = ir.Function(builder.module, ENTRY, builder.module.get_unique_name(f"entry.{compiled.fndesc.mangled_name[-40:]}"))
+    entry = ir.Function(builder.module, ENTRY, builder.module.get_unique_name("entry"))
     entry.linkage = "internal"
     inside = ir.IRBuilder(entry.append_basic_block())
-    values = inside.load(inside.bitcast(entry.args[0], context.get_value_type(kept).as_pointer()))
+    frame = inside.load(inside.bitcast(entry.args[0], context.get_value_type(kept).as_pointer()))
+    board, arguments = (inside.extract_value(frame, i) for i in range(2))
+    next_, last = (place(context, inside, kept.types[0], board, ir.Constant(I64, at)) for at in (NEXT, LAST))
+    end = inside.load(last)
+    values = [inside.extract_value(arguments, i) for i in range(len(kept.types[1]))]
+    take, compute, done = (entry.append_basic_block() for _ in range(3))
+    inside.branch(take)
+    inside.position_at_end(take)
+    piece = inside.atomic_rmw("add", next_, ir.Constant(I64, 1), SEQUENTIAL)
+    inside.cbranch(inside.icmp_signed("<", piece, end), compute, done)
+    inside.position_at_end(compute)
     function = context.declare_function(builder.module, compiled.fndesc)
-    parts = [inside.extract_value(values, i) for i in range(2)]
-    context.call_conv.call_function(inside, function, inner.return_type, inner.args, parts)
+    context.call_conv.call_function(inside, function, inner.return_type, inner.args, [piece, *values])
+    inside.branch(take)
+    inside.position_at_end(done)
     inside.ret_void()
     return entry
 

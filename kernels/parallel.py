@@ -23,8 +23,9 @@ from typing import Any
 
 import numba
 
-from .board import CALL, INSIDE, LAST, NEXT, add_on, look, new_board, offer, pause, put, take_part
+from .board import add_on, look, new_board, offer, pause, put, take_part
 from .compile_cache import inlined, kernel
+from .simd_python import CALL, INSIDE, LAST, NEXT
 
 INLINE = 1 << 16  # multiply-adds below which sharing costs more than it saves
 # Multiply-adds of one call, on each thread: 35 ms for the slowest kernel on a CPU with AVX2 (8e9 a second), 200 ms on one a sixth as fast.
@@ -61,18 +62,9 @@ def shared(piece: Callable[..., None]) -> Any:
     """A kernel piece(i, *arguments) -> one that `run` can share among threads."""
     one = inlined(piece)
 
-    def work(board: Any, arguments: Any) -> None:
-        i = add_on(board, NEXT, 1)
-        while i < board[LAST]:
-            one(i, *arguments)
-            i = add_on(board, NEXT, 1)
-
-    work.__qualname__, work.__module__ = f"{piece.__qualname__} work", piece.__module__
-    working = inlined(work)
-
     def pieces(board: Any, frame: Any, call: int, first: int, last: int, *arguments: Any) -> bool:
         board[NEXT], board[LAST] = first, last
-        offer(board, frame, call, working, arguments)
+        offer(board, frame, call, one, arguments)
         return call == 0 or closed(board)
 
     pieces.__qualname__, pieces.__module__ = f"{piece.__qualname__} pieces", piece.__module__

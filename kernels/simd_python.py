@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 from qwenaudio_np.bfloat16 import to_bfloat16
 from qwenaudio_np.quantised import GROUP, quantise_rows
 
+LINE = 8  # int64 in a cache line
+# Places of a board: the number of the call that is open, 0 for none; helpers at work in it; the next piece; the one behind the last;
+# the address of the code.
+CALL, INSIDE, NEXT, LAST, CODE = (number * LINE for number in range(5))
+
 LANES = 16  # values per row of a tile
 BLOCK = 8  # rows and columns transposed at once
 
@@ -194,9 +199,10 @@ def pause() -> None:
     """Wait for some ten nanoseconds, and leave the core meanwhile to another thread that shares it"""
 
 
-def offer(board: NDArray[np.int64], frame: NDArray[np.uint8], call: int, work: Any, arguments: Any) -> None:
-    """Arguments into the frame, the address of `work` on the board, which is open then as `call` (0: to nobody); work(board, arguments)"""
-    work(board, arguments)
+def offer(board: NDArray[np.int64], frame: NDArray[np.uint8], call: int, piece: Any, arguments: Any) -> None:
+    """Open the board as `call` (0: to nobody) for taking pieces off it, and do so: piece(board[NEXT], *arguments), ... below board[LAST]"""
+    while (i := add_on(board, NEXT, 1)) < board[LAST]:
+        piece(i, *arguments)
 
 
 def take_part(board: NDArray[np.int64], frame: NDArray[np.uint8]) -> None:
