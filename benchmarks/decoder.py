@@ -11,6 +11,7 @@ can: it gets the same weights as a GGUF file (the extra `peers`).
 from __future__ import annotations
 
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ import numpy as np
 
 import qwenaudio_np
 from qwenaudio_np import kernels
-from qwenaudio_np.ceilings import PAUSE, memory_ceiling, product_ceiling
+from qwenaudio_np.ceilings import Ceilings
 from qwenaudio_np.config import TextConfig, parse_config
 from qwenaudio_np.convert.random_checkpoint import LEARNED_RANKS, SIZES, Size, config_fields, generation_fields, random_vocabulary
 from qwenaudio_np.convert.random_values import random_pieces
@@ -49,31 +50,27 @@ class Measure:
 
     want: np.ndarray  # logits [PROMPT + NEW, vocabulary] of the reference backend
     text: TextConfig
-    threads: int | None
+    ceilings: Ceilings
     repeats: int
 
     def line(self, name: str, tolerance: float, nbytes: int, once: Pass) -> dict[str, Any]:
-        """Validate a first pass, time more of them (medians). `nbytes` of weights are read for each token."""
+        """Validate a first pass, time more of them (medians, of the ratios, too). `nbytes` of weights are read for each token."""
         error = measure.validate(name, once()[0], self.want, tolerance, typical=True)
-        before = self.ceilings()
-        time.sleep(PAUSE)
-        prefill, token = (float(np.median(column)) for column in list(zip(*(once() for _ in range(self.repeats)), strict=True))[1:])
-        reading, product = map(max, before, self.ceilings())
+        runs = [self.ceilings.beside(lambda: once()[1:]) for _ in range(self.repeats)]
+        reading = statistics.median(nbytes / token / beside for (_, token), beside, _ in runs)
+        product = statistics.median(self.operations / prefill / beside for (prefill, _), _, beside in runs)
+        prefill, token = (statistics.median(run[0][i] for run in runs) for i in range(2))
         return {
             "implementation": name,
             "ms/token": token * 1e3,
             "GB/s": nbytes / token / 1e9,
-            "over memory reading": nbytes / token / reading,
+            "over memory reading": reading,
             "prefill ms": prefill * 1e3,
             "Gop/s": self.operations / prefill / 1e9,
-            "over NumPy product": self.operations / prefill / product,
+            "over NumPy product": product,
             "weights MB": nbytes / 1e6,
             "error/RMS": error,
         }
-
-    def ceilings(self) -> tuple[float, float]:
-        """Bytes per second of plain reading, and operations per second of NumPy's float32 product, now."""
-        return memory_ceiling(self.threads), product_ceiling(PROMPT, self.text.hidden_size, self.text.ff_size)
 
     @property
     def operations(self) -> float:
@@ -98,7 +95,7 @@ def lines(folder: str, repeats: int, threads: int | None) -> Iterator[dict[str, 
     model = qwenaudio_np.load(folder, backend="reference", threads=threads)
     text = model.config.text
     ids = np.random.default_rng(0).integers(0, text.vocab_size, PROMPT + NEW).tolist()
-    against = Measure(run(model, ids)[0], text, threads, repeats)
+    against = Measure(run(model, ids)[0], text, Ceilings(PROMPT, text.hidden_size, text.ff_size, threads), repeats)
     ours = {}
     for weights, tolerance in TOLERANCE.items():
         made = qwenaudio_np.load(folder, weights=weights, threads=threads)

@@ -5,6 +5,7 @@ Nothing is timed before it was compared with ops.py: one matrix of every kind th
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 
 from qwenaudio_np import ops
 from qwenaudio_np.audio import SAMPLE_RATE, clip_from_array
-from qwenaudio_np.ceilings import PAUSE, memory_ceiling, product_ceiling
+from qwenaudio_np.ceilings import Ceilings
 from qwenaudio_np.errors import NumericsError, UsageError
 from qwenaudio_np.generate import generate_ids
 from qwenaudio_np.prepare import Prepared, prepare
@@ -29,23 +30,19 @@ PROMPT = "what does the person say?"
 
 @dataclass(frozen=True)
 class Stage:
-    """One line of the result. `amount` is operations for encoder and prefill, bytes of weights for decoding, of one pass."""
+    """One line of the result, medians of all runs. `amount` is operations for encoder and prefill, bytes of weights for decoding."""
 
     stage: str
     seconds: float
     amount: float
     unit: str  # "op" or "B"
-    ceiling: float  # per second: NumPy's float32 product, or plain memory reading
+    ceiling: float  # per second, beside the runs: NumPy's float32 product, or plain memory reading
+    ratio: float  # of each run's rate over the ceiling beside it
 
     @property
     def rate(self) -> float:
         """Amount per second."""
         return self.amount / self.seconds
-
-    @property
-    def ratio(self) -> float:
-        """Rate over ceiling."""
-        return self.rate / self.ceiling
 
 
 def bench(model: QwenAudio, seconds: float = 5.9, new_tokens: int = 16, repeats: int = 3, threads: int | None = None) -> list[Stage]:
@@ -60,19 +57,24 @@ def bench(model: QwenAudio, seconds: float = 5.9, new_tokens: int = 16, repeats:
     noise = 0.1 * np.random.default_rng(0).standard_normal(int(seconds * SAMPLE_RATE))
     ready = prepare(model, PROMPT, [clip_from_array(noise.astype(np.float32), SAMPLE_RATE)] if hearing else [])
     length = len(ready.prompt.ids)
-    reading = memory_ceiling(threads)
-    product = product_ceiling(length, text.hidden_size, text.ff_size)
-    time.sleep(PAUSE)
-    runs = [_timed_run(model, ready, new_tokens) for _ in range(repeats + 1)][1:]  # the first one may compile
-    encode, prefill, decode = (float(np.median(column)) for column in zip(*runs, strict=True))
+    ceilings = Ceilings(length, text.hidden_size, text.ff_size, threads)
+    _timed_run(model, ready, new_tokens)  # it may compile
+    runs = [ceilings.beside(lambda: _timed_run(model, ready, new_tokens)) for _ in range(repeats)]
+    (encode, prefill, decode), reading, product = zip(*(run[0] for run in runs), strict=True), *list(zip(*runs, strict=True))[1:]
     stages = [
-        Stage(f"prefill of {length}", prefill, _prefill_operations(model, length), "op", product),
-        Stage("decoding, per token", decode, _bytes_per_token(model), "B", reading),
+        _stage(f"prefill of {length}", prefill, _prefill_operations(model, length), "op", product),
+        _stage("decoding, per token", decode, _bytes_per_token(model), "B", reading),
     ]
     if hearing:
         clip = ready.clips[0]
-        stages.insert(0, Stage(f"encoder, {clip.seconds:.1f} s", encode, _encoder_operations(model, clip.positions), "op", product))
+        stages.insert(0, _stage(f"encoder, {clip.seconds:.1f} s", encode, _encoder_operations(model, clip.positions), "op", product))
     return stages
+
+
+def _stage(name: str, seconds: tuple[float, ...], amount: float, unit: str, ceilings: tuple[float, ...]) -> Stage:
+    """From the seconds of all runs, and the ceiling beside each."""
+    ratios = [amount / each / ceiling for each, ceiling in zip(seconds, ceilings, strict=True)]
+    return Stage(name, statistics.median(seconds), amount, unit, statistics.median(ceilings), statistics.median(ratios))
 
 
 def validate(model: QwenAudio) -> None:
