@@ -119,48 +119,21 @@ def _multiply(bits: int, how: str) -> Any:
 @functools.cache
 def _compiled(kinds: tuple[int, ...], how: str) -> Any:
     """The block for weights of these kinds, in the order of MATRICES."""
-    to_qkv, to_stream, to_value, to_gate, from_inner = (_multiply(kind, how) for kind in kinds)
-    rounds_norm, rounds_attended, rounds_inner = kinds[0] > 0, kinds[1] > 0, kinds[4] > 0
-    rounds_second = kinds[2] > 0 or kinds[3] > 0
+    attend, feed_forward = _attend(kinds[:2], how), _feed_forward(kinds[2:], how)
 
     def block(
         board: Any, frame: Any, call: int, x: Array, cos: Array, sin: Array, logn: Array, keys: Any, values: Any, position: int,
         out: Array, finite: Any, matrices: tuple, scales: tuple, epsilon: float, room: tuple, rounded: tuple, sizes: tuple,
     ) -> bool:  # fmt: skip
-        step = 1 if call else 0  # without helpers every call has the number 0
-        (heads, head_dim, pieces), hidden = sizes, len(x)
-        h, qkv, attended, value, gate = room
+        (heads, head_dim, pieces), (h, qkv, attended, value, gate) = sizes, room
+        hidden = len(x)
         _norm(0, x, scales[0], epsilon, h[:hidden])
-        if rounds_norm:
-            _round(0, h[:hidden], hidden, 1, *rounded)
-        to_qkv(board, frame, call, h, rounded, matrices[0], qkv)
-        _keep(qkv, cos, sin, logn, keys, values, position, heads, head_dim)
-        steps, shape = (len(keys) // heads, head_dim), (heads, 1, position + 1, head_dim)
-        call += step
-        if not _one_by_one(
-            board, frame, call, 0, heads, qkv, (head_dim, hidden), keys, steps, values, steps, attended, shape, position + 1
-        ):
-            parallel.settle(board)
-        if rounds_attended:
-            _round(0, attended, hidden, 1, *rounded)
-        call += step
-        to_stream(board, frame, call, attended, rounded, matrices[1], h)
+        flow, turn = (h, qkv, attended), (cos, sin, logn)
+        attend(board, frame, call, flow, turn, keys, values, (position, heads, head_dim), matrices[:2], rounded)
         for i in range(hidden):
             out[i] = x[i] + h[i]
         _norm(0, out, scales[1], epsilon, h[:hidden])
-        if rounds_second:
-            _round(0, h[:hidden], hidden, 1, *rounded)
-        call += step
-        to_value(board, frame, call, h, rounded, matrices[2], value)
-        call += step
-        to_gate(board, frame, call, h, rounded, matrices[3], gate)
-        call += step
-        if not activations._gated_silu(board, frame, call, 0, pieces, value, gate, value):
-            parallel.settle(board)
-        if rounds_inner:
-            _round(0, value, len(value), 1, *rounded)
-        call += step
-        from_inner(board, frame, call, value, rounded, matrices[4], h)
+        feed_forward(board, frame, call + 3 if call else 0, (h[:hidden], value, gate), h, pieces, matrices[2:], rounded)
         good = True
         for i in range(hidden):
             out[i] += h[i]
@@ -172,9 +145,60 @@ def _compiled(kinds: tuple[int, ...], how: str) -> Any:
     return kernel(block)
 
 
+@functools.cache
+def _attend(kinds: tuple[int, ...], how: str) -> Any:
+    """Compiled code for `_attend` of decoder.py, in three calls: h [hidden] in flow -> the same place."""
+    to_qkv, to_stream = (_multiply(kind, how) for kind in kinds)
+    rounds_input, rounds_attended = (kind > 0 for kind in kinds)
+
+    def attend(
+        board: Any, frame: Any, call: int, flow: tuple, turn: tuple, keys: Any, values: Any, at: tuple, matrices: tuple, rounded: tuple
+    ) -> None:
+        (h, qkv, attended), (position, heads, head_dim) = flow, at
+        hidden, step = heads * head_dim, 1 if call else 0  # without helpers every call has the number 0
+        if rounds_input:
+            _round(0, h[:hidden], hidden, 1, *rounded)
+        to_qkv(board, frame, call, h, rounded, matrices[0], qkv)
+        _keep(qkv, turn, keys, values, position, heads, head_dim)
+        steps, shape = (len(keys) // heads, head_dim), (heads, 1, position + 1, head_dim)
+        arrays = qkv, (head_dim, hidden), keys, steps, values, steps, attended
+        if not _one_by_one(board, frame, call + step, 0, heads, *arrays, shape, position + 1):
+            parallel.settle(board)
+        if rounds_attended:
+            _round(0, attended, hidden, 1, *rounded)
+        to_stream(board, frame, call + 2 * step, attended, rounded, matrices[1], h)
+
+    attend.__qualname__ += f" {kinds} {how}"
+    return inlined(attend)
+
+
+@functools.cache
+def _feed_forward(kinds: tuple[int, ...], how: str) -> Any:
+    """Compiled code for `_feed_forward` of decoder.py, in four calls: the first of flow -> y [hidden]."""
+    to_value, to_gate, from_inner = (_multiply(kind, how) for kind in kinds)
+    rounds_input, rounds_inner = kinds[0] > 0 or kinds[1] > 0, kinds[2] > 0
+
+    def feed_forward(board: Any, frame: Any, call: int, flow: tuple, y: Array, pieces: int, matrices: tuple, rounded: tuple) -> None:
+        h, value, gate = flow
+        step = 1 if call else 0
+        if rounds_input:
+            _round(0, h, len(h), 1, *rounded)
+        to_value(board, frame, call, h, rounded, matrices[0], value)
+        to_gate(board, frame, call + step, h, rounded, matrices[1], gate)
+        if not activations._gated_silu(board, frame, call + 2 * step, 0, pieces, value, gate, value):
+            parallel.settle(board)
+        if rounds_inner:
+            _round(0, value, len(value), 1, *rounded)
+        from_inner(board, frame, call + 3 * step, value, rounded, matrices[2], y)
+
+    feed_forward.__qualname__ += f" {kinds} {how}"
+    return inlined(feed_forward)
+
+
 @inlined
-def _keep(qkv: Array, cos: Array, sin: Array, logn: Array, keys: Any, values: Any, position: int, heads: int, head_dim: int) -> None:
+def _keep(qkv: Array, turn: tuple, keys: Any, values: Any, position: int, heads: int, head_dim: int) -> None:
     """q in qkv [3 * heads * head_dim] is turned and scaled in place; k, turned, and v go to the cache at `position`."""
+    cos, sin, logn = turn
     hidden, half = heads * head_dim, len(cos) // 2
     for head in range(heads):
         at = head * head_dim
