@@ -27,8 +27,11 @@ def empty(*shape: int) -> NDArray[np.float32]:
     size = 4 * math.prod(shape)
     if size < LARGE:
         return np.empty(shape, np.float32)
-    fitting = [key for key, kept in list(_kept.items()) if size <= len(kept) <= 2 * size]
-    memory = _kept.pop(fitting[0], None) if fitting else None  # another thread may have been quicker
+    memory = None
+    for key in list(_kept):
+        if size <= len(_kept.get(key, ())) <= 2 * size:
+            memory = _kept.pop(key, None)  # another thread may have been quicker
+            break
     if memory is None:
         memory = np.empty(size, np.uint8)
     # By way of a memoryview: then views of the array keep it alive, and not the memory behind it, which would be given away under them.
@@ -38,8 +41,12 @@ def empty(*shape: int) -> NDArray[np.float32]:
 
 
 def _keep(memory: NDArray[np.uint8]) -> None:
-    if len(memory) + sum(map(len, list(_kept.values()))) <= KEPT:
-        _kept[id(memory)] = memory
+    """For the next array; what has been kept longest goes where there is too much."""
+    _kept[id(memory)] = memory
+    for key in list(_kept):
+        if sum(len(kept) for kept in list(_kept.values())) <= KEPT:
+            return
+        _kept.pop(key, None)
 
 
 def readable(array: Stored) -> Stored:

@@ -7,6 +7,7 @@ the same name in simd_python.py.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ from numba import types
 from . import simd_python
 from . import vector_code as code
 from .simd import _instruction
-from .simd_python import CALL, CODE, LAST, LINE, NEXT
+from .simd_python import CALL, CODE, FAILED, LAST, LINE, NEXT
 
-BOARD = 5 * LINE
+BOARD = 6 * LINE
 FRAME = 4096  # bytes
 
 I64 = ir.IntType(64)
@@ -68,6 +69,17 @@ def pause(typing: Any) -> Any:
     return types.void(), generate
 
 
+@_instruction(simd_python.give_way)
+def give_way(typing: Any) -> Any:
+    name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code.call(builder, name, code.I32, [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 @_instruction(simd_python.offer)
 def offer(typing: Any, board: Any, frame: Any, call: Any, piece: Any, arguments: Any) -> Any:
     kept = types.Tuple((board, arguments))
@@ -92,7 +104,7 @@ def offer(typing: Any, board: Any, frame: Any, call: Any, piece: Any, arguments:
 def _entry(context: Any, builder: Any, kept: Any, compiled: Any, inner: Any) -> Any:
     """A function of the form ENTRY: takes pieces off the board, and calls the compiled code with each and what lies in the frame.
 
-    That code raises nothing, so its status says nothing.
+    All that can go wrong in there is that there is no memory for a buffer: then the board says so, and nobody goes on.
     """
     context.active_code_library.add_linking_library(compiled.library)
     entry = ir.Function(builder.module, ENTRY, builder.module.get_unique_name("entry"))
@@ -103,15 +115,18 @@ def _entry(context: Any, builder: Any, kept: Any, compiled: Any, inner: Any) -> 
     next_, last = (place(context, inside, kept.types[0], board, ir.Constant(I64, at)) for at in (NEXT, LAST))
     end = inside.load(last)
     values = [inside.extract_value(arguments, i) for i in range(len(kept.types[1]))]
-    take, compute, done = (entry.append_basic_block() for _ in range(3))
+    take, compute, fail, done = (entry.append_basic_block() for _ in range(4))
     inside.branch(take)
     inside.position_at_end(take)
     piece = inside.atomic_rmw("add", next_, ir.Constant(I64, 1), SEQUENTIAL)
     inside.cbranch(inside.icmp_signed("<", piece, end), compute, done)
     inside.position_at_end(compute)
     function = context.declare_function(builder.module, compiled.fndesc)
-    context.call_conv.call_function(inside, function, inner.return_type, inner.args, [piece, *values])
-    inside.branch(take)
+    status, _ = context.call_conv.call_function(inside, function, inner.return_type, inner.args, [piece, *values])
+    inside.cbranch(status.is_error, fail, take)
+    inside.position_at_end(fail)
+    inside.store_atomic(ir.Constant(I64, 1), place(context, inside, kept.types[0], board, ir.Constant(I64, FAILED)), SEQUENTIAL, 8)
+    inside.branch(done)
     inside.position_at_end(done)
     inside.ret_void()
     return entry

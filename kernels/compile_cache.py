@@ -10,9 +10,11 @@ works, only slower at the start.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,17 @@ def _require_own_name(function: Callable[..., Any]) -> None:
     made_of = (function.__code__, *(cell.cell_contents for cell in function.__closure__ or ()))
     if _names.setdefault(name, made_of) != made_of:
         raise RuntimeError(f"two different functions are called {name}; compiled code needs a name for each")
+
+
+def made_once(make: Callable[..., Any]) -> Any:
+    """functools.cache for what makes kernels, also where several threads ask at once: one name stands for one function."""
+    cached = functools.cache(make)
+
+    def get(*kind: Any) -> Any:
+        with _making:
+            return cached(*kind)
+
+    return functools.update_wrapper(get, make)
 
 
 def announce_compiling(notice: Callable[[str], object] | None) -> None:
@@ -132,6 +145,7 @@ def _write(path: Path, data: str) -> None:
 
 
 _names: dict[str, tuple[Any, ...]] = {}
+_making = threading.RLock()
 _notice: Callable[[str], object] | None = None
 _STAMP = "one"  # Numba's own sign of a source file's age; here the folder's name says more
 _FOLDER = private_folder()

@@ -9,7 +9,7 @@ The numbers are those of the operations one by one, bit for bit.
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -26,11 +26,12 @@ from qwenaudio_np.quantised import Quantised
 from . import activations, isa, linear_quantised, norms, parallel
 from .arrays import readable, require_shape
 from .attention import _one_by_one
-from .compile_cache import inlined, kernel
+from .compile_cache import inlined, kernel, made_once
 from .linear import NO_BIAS, _dots, dots_plan
 from .simd import store_as
 
 MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj")
+WEIGHTS = (*(f"{name}.weight" for name in MATRICES), "attn.c_attn.bias", "ln_1.weight", "ln_2.weight")
 SHARED = 7  # operations of a block that are shared among threads
 LARGEST = np.float32(np.finfo(np.float32).max)
 
@@ -38,27 +39,38 @@ _norm, _round = inlined(norms._rms_norm.piece), inlined(linear_quantised._quanti
 
 
 class _Prepared:
-    """What stays the same from token to token: the weights of one block in the form that kernels take, and room for what flows between."""
+    """What stays the same from token to token: the weights of one block in the form that kernels take. They live as long as the cache."""
 
-    def __init__(self, w: Callable[[str], Weight], config: TextConfig) -> None:
+    def __init__(self, weights: tuple[Weight, ...], config: TextConfig, flow: _Flow) -> None:
+        self.weights, self.isa = weights, isa.get_isa()
         hidden, inner = config.hidden_size, config.ff_size
-        self.first = w("ln_1.weight")  # tells whose weights these are
-        shapes = ((3 * hidden, hidden), (hidden, hidden), (inner, hidden), (inner, hidden), (hidden, inner))
-        weights = [w(f"{name}.weight") for name in MATRICES]
-        for name, weight, shape in zip(MATRICES, weights, shapes, strict=True):
+        qkv = 3 * hidden
+        shapes = (qkv, hidden), (hidden, hidden), (inner, hidden), (inner, hidden), (hidden, inner), (qkv,), (hidden,), (hidden,)
+        for name, weight, shape in zip(WEIGHTS, weights, shapes, strict=True):
             require_shape(name, weight, shape)
-        bias = readable(ops.widen(w("attn.c_attn.bias"), np.dtype(np.float32)))
-        require_shape("attn.c_attn.bias", bias, (3 * hidden,))
-        matrices = tuple(_matrix(weight, bias if i == 0 else NO_BIAS) for i, weight in enumerate(weights))
-        scales = tuple(readable(ops.widen(w(f"{name}.weight"), np.dtype(np.float32))) for name in ("ln_1", "ln_2"))
-        room = tuple(np.empty(size, np.float32) for size in (max(hidden, inner), 3 * hidden, hidden, inner, inner))
-        rounded = linear_quantised.room(max(hidden, inner))
+        bias, *scales = (readable(ops.widen(weight, np.dtype(np.float32))) for weight in weights[5:])
+        matrices = tuple(_matrix(weight, bias if i == 0 else NO_BIAS) for i, weight in enumerate(weights[:5]))
         sizes = (config.num_attention_heads, config.head_dim, -(-inner // activations.PIECE))
-        self.kernel = _compiled(tuple(_kind(weight) for weight in weights), isa.get_isa())
-        self.arguments = (matrices, scales, np.float32(config.layer_norm_epsilon), room, rounded, sizes)
+        self.kernel = _compiled(tuple(_kind(weight) for weight in weights[:5]), self.isa)
+        self.arguments = (matrices, tuple(scales), np.float32(config.layer_norm_epsilon), flow.room, flow.rounded, sizes)
+        self.cost = sum(math.prod(shape) for shape in shapes)
+
+    def fits(self, weights: tuple[Weight, ...]) -> bool:
+        """Whether these are the weights, and the instructions still those to be used."""
+        return self.isa == isa.get_isa() and all(mine is given for mine, given in zip(self.weights, weights, strict=True))
 
 
-_prepared: WeakKeyDictionary[KVCache, dict[int, _Prepared]] = WeakKeyDictionary()
+class _Flow:
+    """Room for what flows between the operations of a block, one for all blocks of a cache, and what was prepared of each block."""
+
+    def __init__(self, config: TextConfig) -> None:
+        hidden, inner = config.hidden_size, config.ff_size
+        self.room = tuple(np.empty(size, np.float32) for size in (max(hidden, inner), 3 * hidden, hidden, inner, inner))
+        self.rounded = linear_quantised.room(max(hidden, inner))
+        self.blocks: dict[int, _Prepared] = {}
+
+
+_flows: WeakKeyDictionary[KVCache, _Flow] = WeakKeyDictionary()
 
 
 def decoder_block(
@@ -66,16 +78,20 @@ def decoder_block(
 ) -> Array:
     """x [1, hidden] float32, the position behind those in the cache -> [1, hidden], as decoder.block; NumericsError as there.
 
-    cos, sin [1, rotary_dim], logn [1].
+    cos, sin [1, rotary_dim], logn [1]; the cache holds float32 or bfloat16. Raises ValueError for shapes that do not fit.
     """
-    known = _prepared.setdefault(cache, {})
-    if layer not in known or known[layer].first is not w("ln_1.weight"):
-        known[layer] = _Prepared(w, config)
+    require_shape("x", x, (1, config.hidden_size))
+    for name, array, shape in (("cos", cos, (1, config.rotary_dim)), ("sin", sin, (1, config.rotary_dim)), ("logn", logn, (1,))):
+        require_shape(name, array, shape)
+    if (flow := _flows.get(cache)) is None:
+        flow = _flows[cache] = _Flow(config)
+    weights = tuple(w(name) for name in WEIGHTS)
+    if (block := flow.blocks.get(layer)) is None or not block.fits(weights):
+        block = flow.blocks[layer] = _Prepared(weights, config, flow)
     keys, values = cache.room(layer, 1)  # [heads, capacity, head_dim]
     out, finite = np.empty(x.shape, np.float32), np.zeros(1, np.bool_)
-    inputs = tuple(array.reshape(-1) for array in (x, cos, sin, logn, keys, values))
-    flow = (*inputs, cache.length, out.reshape(-1), finite)
-    parallel.whole(known[layer].kernel, (*flow, *known[layer].arguments), SHARED, sum(map(len, known[layer].arguments[3])) * x.size)
+    inputs = tuple(np.ascontiguousarray(array).reshape(-1) for array in (x, cos, sin, logn, keys, values))
+    parallel.whole(block.kernel, (*inputs, cache.length, out.reshape(-1), finite, *block.arguments), SHARED, block.cost)
     if not finite[0]:
         raise NumericsError(f"non-finite activations after decoder block {layer}; the checkpoint is damaged there, or its values overflow")
     return out
@@ -95,7 +111,7 @@ def _matrix(weight: Weight, bias: Stored) -> tuple[Any, ...]:
     return (readable(weight), bias), (weight.shape[1], len(weight), rows), pieces
 
 
-@functools.cache
+@made_once
 def _multiply(bits: int, how: str) -> Any:
     """Compiled code for y = matrix x of one row x; `rounded` holds x in 8 bits where the weight is quantised."""
     if bits:
@@ -116,7 +132,7 @@ def _multiply(bits: int, how: str) -> Any:
     return inlined(multiply)
 
 
-@functools.cache
+@made_once
 def _compiled(kinds: tuple[int, ...], how: str) -> Any:
     """The block for weights of these kinds, in the order of MATRICES."""
     attend, feed_forward = _attend(kinds[:2], how), _feed_forward(kinds[2:], how)
@@ -145,7 +161,7 @@ def _compiled(kinds: tuple[int, ...], how: str) -> Any:
     return kernel(block)
 
 
-@functools.cache
+@made_once
 def _attend(kinds: tuple[int, ...], how: str) -> Any:
     """Compiled code for `_attend` of decoder.py, in three calls: h [hidden] in flow -> the same place."""
     to_qkv, to_stream = (_multiply(kind, how) for kind in kinds)
@@ -172,7 +188,7 @@ def _attend(kinds: tuple[int, ...], how: str) -> Any:
     return inlined(attend)
 
 
-@functools.cache
+@made_once
 def _feed_forward(kinds: tuple[int, ...], how: str) -> Any:
     """Compiled code for `_feed_forward` of decoder.py, in four calls: the first of flow -> y [hidden]."""
     to_value, to_gate, from_inner = (_multiply(kind, how) for kind in kinds)

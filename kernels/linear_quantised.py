@@ -11,7 +11,6 @@ row asks for weights before it needs them.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from qwenaudio_np.quantised import GROUP, Quantised, blocks_and_groups
 
 from . import isa, parallel
 from .arrays import readable
+from .compile_cache import made_once
 from .simd import add_outer, add_row, prefetch, store, zeros
 from .simd_integer import add_scaled, group_sums, round_group
 from .simd_python import LANES
@@ -90,7 +90,7 @@ def _quantise_rows(piece: int, x: Array, width: int, tile: int, codes: Array, sc
             round_group(rest, 0, codes, scales, starts, totals, at + whole * tile)
 
 
-@functools.cache
+@made_once
 def _compiled(bits: int, tile: int, how: str) -> Any:
     """The kernel for weights of `bits`, `tile` rows of x at once."""
     group_bytes, has_offsets = 64 * bits, bits == 4

@@ -1,7 +1,7 @@
 """Who computes what: the pieces of an operation, shared among threads in compiled code.
 
 An operation is one call from Python. Its kernel computes one piece; `shared` makes of it compiled code that takes piece after piece
-off a counter, and all helpers, threads of our own, do the same until none is left. They meet over a board (fork_code.py): the calling
+off a counter, and all helpers, threads of our own, do the same until none is left. They meet over a board (board.py): the calling
 thread lays the operation on it, helpers look at it all the time for a while (SPINS), and sleep when nothing comes. So two
 operations that follow one another cost a microsecond between them, not the hundred that it takes to wake a thread and to pass Python's
 global lock on: a new token takes some 300 operations.
@@ -23,15 +23,16 @@ from typing import Any
 
 import numba
 
-from .board import add_on, look, new_board, offer, pause, put, take_part
+from .board import add_on, give_way, look, new_board, offer, pause, put, take_part
 from .compile_cache import inlined, kernel
-from .simd_python import CALL, INSIDE, LAST, NEXT
+from .simd_python import CALL, FAILED, INSIDE, LAST, NEXT
 
 INLINE = 1 << 16  # multiply-adds below which sharing costs more than it saves
 # Multiply-adds of one call, on each thread: 35 ms for the slowest kernel on a CPU with AVX2 (8e9 a second), 200 ms on one a sixth as fast.
 LONGEST = 1 << 28
 SPINS = 20000  # looks at the board before a helper goes to sleep: about half a millisecond
-PATIENCE = 2000  # looks at the board before a caller gives its core to a helper that has not been heard of
+PATIENCE = 2000  # looks at the board before compiled code goes back to Python, to wait for a helper there
+POLITE = 128  # looks at the board after which whoever waits lets another thread have the core: there may be fewer cores than threads
 
 # What `run` takes: a `shared` kernel, its arguments, the number of its pieces, and the multiply-adds of the largest.
 Pieces = tuple[Any, tuple[Any, ...], int, int]
@@ -74,21 +75,32 @@ def shared(piece: Callable[..., None]) -> Any:
 
 
 @inlined
+def wait_a_little(looks: int) -> None:
+    """Between one look at the board and the next."""
+    if looks % POLITE == POLITE - 1:
+        give_way()
+    else:
+        pause()
+
+
+@inlined
 def closed(board: Any) -> bool:
     """Nobody may come any more; whether all who came are gone, within PATIENCE."""
     put(board, CALL, 0)
-    for _ in range(PATIENCE):
+    for looks in range(PATIENCE):
         if look(board, INSIDE) == 0:
             return True
-        pause()
+        wait_a_little(looks)
     return False
 
 
 @inlined
 def settle(board: Any) -> None:
     """Until no helper is at work any more, for compiled code that has no other way to wait."""
+    looks = 0
     while look(board, INSIDE) != 0:
-        pause()
+        wait_a_little(looks)
+        looks += 1
 
 
 @kernel
@@ -103,7 +115,7 @@ def _serve(board: Any, frame: Any, last: int) -> int:
                 take_part(board, frame)
             add_on(board, INSIDE, -1)
             last, looks = call, 0
-        pause()
+        wait_a_little(looks)
         looks += 1
     return last
 
@@ -114,7 +126,7 @@ class _Team:
     def __init__(self, helpers: int) -> None:
         self.helpers = helpers
         self.board, self.frame = new_board()
-        self.lock = threading.Lock()  # held by the Python thread that has the helpers
+        self.owner: dict[str, object] = {}  # "is" whoever has the helpers
         self.calls = 0
         self.dismissed = False
         self.asleep: list[Any] = []  # a held lock for each sleeping helper, which waits for it
@@ -143,7 +155,7 @@ class _Team:
                 return
 
     def run(self, function: Any, arguments: tuple[Any, ...], calls: int = 1) -> None:
-        """One call of compiled code, in which helpers are called so many times; the lock is held."""
+        """One call of compiled code, in which helpers are called so many times, by whoever has them."""
         self.wait()  # only where Ctrl-C ended the waiting below
         self.arguments = arguments
         self.calls += calls
@@ -152,11 +164,16 @@ class _Team:
         if not function(self.board, self.frame, self.calls - calls + 1, *arguments):
             self.wait()
         self.arguments = ()
+        _require_done(self.board)
 
     def wait(self) -> None:
         """Until no helper is at work any more."""
         while self.board[INSIDE]:
-            time.sleep(0)  # lets other threads run
+            _let_others_run()
+
+    def lend(self, whom: object) -> bool:
+        """Have the helpers, if nobody has them, until `owner` is cleared; `whom` is told apart by identity."""
+        return self.owner.setdefault("is", whom) is whom
 
     def dismiss(self) -> None:
         """Have the helpers end."""
@@ -173,32 +190,52 @@ _changing = threading.Lock()
 
 def run(function: Any, arguments: tuple[Any, ...], pieces: int, cost: int) -> None:
     """Compute all `pieces` of a `shared` kernel, each of at most `cost` multiply-adds (or as much other work), on several threads if
-    that is worth it."""
+    that is worth it. Raises MemoryError if there is no room for a kernel's buffers."""
     threads = min(_threads, pieces) if pieces * cost > INLINE else 1
-    most = max(threads * LONGEST // max(cost, 1), 1)  # pieces of one call
-    parts = [(first, min(first + most, pieces), *arguments) for first in range(0, pieces, most)]
-    _run(function, parts, 1, threads > 1)
+
+    def parts(threads: int) -> list[tuple[Any, ...]]:
+        most = max(threads * LONGEST // max(cost, 1), 1)  # pieces of one call
+        return [(first, min(first + most, pieces), *arguments) for first in range(0, pieces, most)]
+
+    _run(function, parts, threads, 1)
 
 
 def whole(function: Any, arguments: tuple[Any, ...], calls: int, cost: int) -> None:
     """Call a kernel function(board, frame, call, *arguments) -> True, that runs `shared` ones itself: it may number them call, ...,
-    call + calls - 1; or, where it is told 0, all 0. `cost`: multiply-adds of all of them."""
-    _run(function, [arguments], calls, _threads > 1 and cost > INLINE)
+    call + calls - 1; or, where it is told 0, all 0. `cost`: multiply-adds of all of them. Raises MemoryError as `run` does."""
+    _run(function, lambda threads: [arguments], _threads if cost > INLINE else 1, calls)
 
 
-def _run(function: Any, parts: list[tuple[Any, ...]], calls: int, together: bool) -> None:
-    """Call a kernel with each of these arguments, with helpers if they are wanted and free."""
-    team = _helpers(_threads - 1) if together and not numba.config.DISABLE_JIT else None
-    if team is None or not team.lock.acquire(blocking=False):
-        board, frame = new_board()
-        for arguments in parts:
-            function(board, frame, 0, *arguments)
-        return
+def _run(function: Any, parts: Callable[[int], list[tuple[Any, ...]]], threads: int, calls: int) -> None:
+    """Call a kernel with the arguments of each part, with helpers if more than one thread is wanted and they are free."""
+    team = _helpers(_threads - 1) if threads > 1 and not numba.config.DISABLE_JIT else None
+    myself = object()
     try:
-        for arguments in parts:
-            team.run(function, arguments, calls)
-    finally:
-        team.lock.release()
+        if team is not None and team.lend(myself):
+            for arguments in parts(threads):
+                team.run(function, arguments, calls)
+            return
+    finally:  # no calls in here: behind each, Python would let Ctrl-C interrupt it, and the helpers were lent for ever
+        if team is not None and "is" in team.owner and team.owner["is"] is myself:
+            del team.owner["is"]
+    board, frame = new_board()
+    for arguments in parts(1):
+        function(board, frame, 0, *arguments)
+        _require_done(board)
+
+
+def _require_done(board: Any) -> None:
+    """Raise MemoryError if a kernel found no room for its buffers: what it should have computed is not there."""
+    if board[FAILED]:
+        board[FAILED] = 0
+        raise MemoryError("no memory is left for the buffers of a compiled operation")
+
+
+def _let_others_run() -> None:
+    if hasattr(os, "sched_yield"):
+        os.sched_yield()
+    else:
+        time.sleep(0)
 
 
 def _helpers(count: int) -> _Team:
@@ -213,12 +250,13 @@ def _helpers(count: int) -> _Team:
 
 def _dismiss() -> None:
     global _team
-    if _team is not None:
-        held = _team.lock.acquire(timeout=1.0)  # at most so long: at the end of a program whoever has it may never give it back
-        _team.dismiss()
-        if held:
-            _team.lock.release()
-        _team = None
+    team, _team = _team, None
+    if team is None:
+        return
+    myself, until = object(), time.monotonic() + 1.0  # at the end of a program whoever has the helpers may never give them back
+    while not team.lend(myself) and time.monotonic() < until:
+        time.sleep(0.001)
+    team.dismiss()
 
 
 def _forget_helpers() -> None:

@@ -15,8 +15,8 @@ from qwenaudio_np.quantised import GROUP, quantise_rows
 
 LINE = 8  # int64 in a cache line
 # Places of a board: the number of the call that is open, 0 for none; helpers at work in it; the next piece; the one behind the last;
-# the address of the code.
-CALL, INSIDE, NEXT, LAST, CODE = (number * LINE for number in range(5))
+# the address of the code; whether a piece could not be computed, for want of memory.
+CALL, INSIDE, NEXT, LAST, CODE, FAILED = (number * LINE for number in range(6))
 
 LANES = 16  # values per row of a tile
 BLOCK = 8  # rows and columns transposed at once
@@ -197,6 +197,10 @@ def add_on(board: NDArray[np.int64], at: int, value: int) -> int:
 
 def pause() -> None:
     """Wait for some ten nanoseconds, and leave the core meanwhile to another thread that shares it"""
+
+
+def give_way() -> None:
+    """Let another thread run that waits for this core"""
 
 
 def offer(board: NDArray[np.int64], frame: NDArray[np.uint8], call: int, piece: Any, arguments: Any) -> None:

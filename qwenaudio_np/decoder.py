@@ -27,7 +27,7 @@ def decode(x: Array, cache: KVCache, weights: Weights, config: TextConfig, ops: 
     logn = logn_factors(positions, config, x.dtype)  # [length]
     for layer in range(config.num_hidden_layers):
         w = under(f"transformer.h.{layer}.", weights)
-        if len(x) == 1 and x.dtype == np.float32 and hasattr(ops, "decoder_block"):
+        if len(x) == 1 and x.dtype == np.float32 and cache.dtype != np.float64 and hasattr(ops, "decoder_block"):
             x = ops.decoder_block(x, layer, cos, sin, logn, cache, w, config)  # `block`, all at once
         else:
             x = block(x, layer, cos, sin, logn, cache, w, config, ops)

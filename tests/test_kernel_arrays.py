@@ -61,5 +61,7 @@ def test_memory_much_larger_than_what_is_asked_for_is_left_alone() -> None:
 def test_no_more_is_kept_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays, "KEPT", 2 * arrays.LARGE + 8000)
     several = [arrays.empty(ROWS + 1, 100) for _ in range(5)]
-    several.clear()
-    assert len(arrays._kept) == 2
+    last = address(several[-1])
+    while several:
+        del several[0]
+    assert len(arrays._kept) == 2 and last in map(address, arrays._kept.values())  # what came last is wanted soonest

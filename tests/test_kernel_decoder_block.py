@@ -85,6 +85,19 @@ def test_a_cache_that_is_used_with_other_weights() -> None:
     assert (got == second.step(4, cache)).all()
 
 
+@pytest.mark.parametrize("name", ["ln_1.weight", "attn.c_attn.bias", "mlp.w1.weight"])
+def test_a_weight_that_is_replaced_counts_from_then_on(name: str) -> None:
+    model = qwenaudio_np.load(TINY, weights="float32")
+    _, cache = model.prefill(model.embed([1, 2, 3]))
+    before = model.step(4, cache)
+    spoilt(model, f"transformer.h.1.{name}", lambda weight: 2 * weight + 1)
+    cache.truncate(3)
+    got = model.step(4, cache)
+    cache.truncate(3)
+    model.ops = OneByOne()  # type: ignore[assignment]
+    assert (got == model.step(4, cache)).all() and (got != before).any()
+
+
 def spoilt(model: qwenaudio_np.QwenAudio, name: str, spoil: Callable[[Any], Any]) -> qwenaudio_np.QwenAudio:
     model.weights = {**model.weights, name: spoil(model.weights[name])}
     return model
@@ -98,7 +111,7 @@ def test_numbers_that_are_none_are_said_with_their_block() -> None:
         model.step(4, cache)
 
 
-@pytest.mark.parametrize("name", ["attn.c_attn.weight", "attn.c_attn.bias", "mlp.c_proj.weight"])
+@pytest.mark.parametrize("name", ["attn.c_attn.weight", "attn.c_attn.bias", "mlp.c_proj.weight", "ln_1.weight", "ln_2.weight"])
 def test_shapes_that_do_not_fit_are_refused(name: str) -> None:
     model = qwenaudio_np.load(TINY, weights="float32")
     _, cache = model.prefill(model.embed([1, 2, 3]))

@@ -28,22 +28,42 @@ def count(piece: int, counts: Any) -> None:
 
 
 @parallel.shared
-def meet(piece: int, came: Any) -> None:
-    """A piece ends only when two have begun, or after seconds."""
+def meet(piece: int, came: Any, saw: Any) -> None:
+    """A piece ends when two have begun, or after a second or two; whether it saw the other."""
     add_on(came, 0, 1)
-    for _ in range(1 << 27):
+    for _ in range(1 << 26):
         if look(came, 0) >= 2:
+            saw[piece] = 1
             break
         pause()
 
 
 @parallel.shared
-def dawdle(piece: int, began: Any, done: Any) -> None:
-    """Whoever begins first is done at once, the other much later."""
-    if add_on(began, 0, 1) > 0:
+def dawdle(piece: int, came: Any, done: Any) -> None:
+    """Both begin; whoever came first is done at once, the other much later."""
+    order = add_on(came, 0, 1)
+    for _ in range(1 << 26):
+        if look(came, 0) >= 2:
+            break
+        pause()
+    if order > 0:
         for _ in range(1 << 20):
             pause()
     done[piece] = 1
+
+
+@parallel.shared
+def hungry(piece: int, sizes: Any, out: Any) -> None:
+    """Each piece takes memory, the last more than there is."""
+    out[piece] = len(np.zeros(sizes[piece]))
+
+
+def met() -> bool:
+    """Whether two threads are at work at the same time."""
+    parallel.run(meet, (np.full(1, 2), np.zeros(2)), 2, MUCH)  # compiled, and helpers awake
+    came, saw = np.zeros(1, np.int64), np.zeros(2)
+    parallel.run(meet, (came, saw), 2, MUCH)
+    return bool(saw.all())
 
 
 @pytest.fixture(autouse=True)
@@ -68,9 +88,7 @@ def test_every_piece_is_computed_once(pieces: int, threads: int, monkeypatch: py
 def test_two_threads_are_at_work_at_the_same_time() -> None:
     for pause_before in (0.0, 0.0, 0.05):  # helpers that watch the board, and one that has gone to sleep
         time.sleep(pause_before)
-        came = np.zeros(1, np.int64)
-        parallel.run(meet, (came,), 2, MUCH)
-        assert came[0] == 2
+        assert met()
 
 
 @compiled_only
@@ -86,10 +104,23 @@ def test_a_helper_that_nobody_calls_goes_to_sleep() -> None:
 
 @compiled_only
 def test_a_result_is_whole_however_late_a_helper_is() -> None:
-    for _ in range(3):
-        began, done = np.zeros(1, np.int64), np.zeros(2, np.int64)
-        parallel.run(dawdle, (began, done), 2, MUCH)
+    assert met()
+    for _ in range(9):
+        came, done = np.zeros(1, np.int64), np.zeros(2, np.int64)
+        parallel.run(dawdle, (came, done), 2, MUCH)
         assert done.all()
+
+
+@compiled_only
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_memory_for_a_buffer_is_an_error(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_threads", threads)
+    sizes, out = np.array([1, 2, 1 << 58]), np.zeros(3)
+    for _ in range(2):
+        with pytest.raises(MemoryError, match="buffers of a compiled operation"):
+            parallel.run(hungry, (sizes, out), 3, MUCH)
+    parallel.run(hungry, (sizes, out), 2, MUCH)
+    assert out[:2].tolist() == [1, 2]
 
 
 def test_small_work_stays_on_the_calling_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,31 +131,43 @@ def test_small_work_stays_on_the_calling_thread(monkeypatch: pytest.MonkeyPatch)
 
 
 @compiled_only
-def test_after_an_interruption_everything_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C between two calls of compiled code: the pieces behind are not computed, and the helpers are there for the next operation."""
-    monkeypatch.setattr(parallel, "LONGEST", 1)
-    calls, wait = [], parallel._Team.wait
+@pytest.mark.parametrize("method", ["lend", "wait", "run"])
+def test_after_an_interruption_everything_works(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the helpers are taken, awaited, or between two calls of compiled code: the pieces behind are not computed."""
+    original, calls = getattr(parallel._Team, method), []
 
-    def interrupted(team: Any) -> None:
-        wait(team)
-        calls.append(team)
-        if len(calls) == 5:
+    def interrupted(team: Any, *arguments: Any) -> Any:
+        calls.append(original(team, *arguments))
+        if len(calls) == 3 or method == "lend":
             raise KeyboardInterrupt
+        return calls[-1]
 
     counts = np.zeros(1000, np.int64)
     with monkeypatch.context() as patch:
-        patch.setattr(parallel._Team, "wait", interrupted)
+        patch.setattr(parallel, "LONGEST", 1)
+        patch.setattr(parallel._Team, method, interrupted)
         with pytest.raises(KeyboardInterrupt):
             parallel.run(count, (counts,), 1000, MUCH)
-    assert 0 < counts.sum() < 1000
-    came = np.zeros(1, np.int64)
-    parallel.run(meet, (came,), 2, MUCH)
-    assert came[0] == 2 and counts.max() == 1
+    assert counts.sum() < 1000 and not parallel._team.owner
+    assert met() and counts.max() <= 1
 
 
 @compiled_only
-def test_python_threads_do_not_wait_for_one_another() -> None:
-    """One has the helpers, the other works alone, and both are right."""
+def test_whoever_does_not_get_the_helpers_works_alone() -> None:
+    assert met()
+    somebody = object()
+    assert parallel._team.lend(somebody)
+    counts = np.zeros(50, np.int64)
+    parallel.run(count, (counts,), 50, MUCH)
+    assert (counts == 1).all() and parallel._team.owner == {"is": somebody}
+    came, saw = np.full(1, -7), np.zeros(2)
+    parallel.run(meet, (came, saw), 2, MUCH)  # one after the other: nobody else came
+    assert came[0] == -5 and not saw.any()
+    parallel._team.owner.clear()
+
+
+@compiled_only
+def test_several_python_threads_at_once() -> None:
     wrong = []
 
     def repeat() -> None:
@@ -149,24 +192,24 @@ def test_other_numbers_of_threads_take_other_helpers(monkeypatch: pytest.MonkeyP
         assert len([thread for thread in threading.enumerate() if thread.name.startswith("qwenaudio_np-kernel")]) == threads - 1
 
 
-USE = """
-import os, threading
-import numpy as np
-from qwenaudio_np.kernels import parallel
-from qwenaudio_np.kernels.norms import rms_norm
-parallel._threads, parallel.INLINE = 2, 0
-x = np.ones((100, 64), np.float32)
-def use():
-    assert abs(rms_norm(x, x[0], 0.0) - 1).max() < 1e-6
-use()
-"""
 FORK = """
+import os
+from tests.test_kernel_threads import met, parallel
+parallel._threads = 2
+assert met()
 child = os.fork()
 if child == 0:
-    use()
-    os._exit(7)
-use()
+    os._exit(7 if met() else 1)
+assert met()
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+EXIT = """
+import atexit
+atexit.register(lambda: print(parallel._team, len(helpers), any(thread.is_alive() for thread in helpers)))  # the last that is called
+from tests.test_kernel_threads import met, parallel
+parallel._threads = 2
+assert met()
+helpers = parallel._team.threads
 """
 
 
@@ -179,9 +222,9 @@ def ran(program: str, cache: Path) -> str:
 @compiled_only
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_process_starts_its_own_helpers(tmp_path: Path) -> None:
-    assert ran(USE + FORK, tmp_path) == "7\n"
+    assert ran(FORK, tmp_path) == "7\n"
 
 
 @compiled_only
 def test_a_program_ends_while_helpers_watch_the_board(tmp_path: Path) -> None:
-    assert ran(USE + "print(parallel._team.helpers)", tmp_path) == "1\n"
+    assert ran(EXIT, tmp_path) == "None 1 False\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,23 +60,6 @@ def test_set_threads_is_clamped(kernels: Any) -> None:
             assert kernels.get_threads() == used
     finally:
         kernels.set_threads(None)
-
-
-@compiled_only
-def test_two_python_threads_at_once(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part("parallel"), "INLINE", 0)
-    x, weight = random(20, 300), random(500, 300)
-    expected, wrong = kernels.linear(x, weight).tobytes(), []
-
-    def repeat() -> None:
-        wrong.extend(i for i in range(20) if kernels.linear(x, weight).tobytes() != expected)
-
-    threads = [threading.Thread(target=repeat) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------------
