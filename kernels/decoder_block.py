@@ -29,6 +29,7 @@ from .attention import _one_by_one
 from .compile_cache import inlined, kernel, made_once
 from .linear import NO_BIAS, _dots, dots_plan
 from .simd import store_as
+from .team import settle
 
 MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj")
 WEIGHTS = (*(f"{name}.weight" for name in MATRICES), "attn.c_attn.bias", "ln_1.weight", "ln_2.weight")
@@ -120,13 +121,13 @@ def _multiply(bits: int, how: str) -> Any:
         def multiply(board: Any, frame: Any, call: int, x: Array, rounded: tuple, matrix: tuple, y: Array) -> None:
             arrays, shape, pieces = matrix
             if not by_blocks(board, frame, call, 0, pieces, *rounded, *arrays, y, shape):
-                parallel.settle(board)
+                settle(board)
     else:
 
         def multiply(board: Any, frame: Any, call: int, x: Array, rounded: tuple, matrix: tuple, y: Array) -> None:
             arrays, shape, pieces = matrix
             if not _dots(board, frame, call, 0, pieces, x[: shape[0]], *arrays, y, *shape):
-                parallel.settle(board)
+                settle(board)
 
     multiply.__qualname__ += f" {bits} {how}"
     return inlined(multiply)
@@ -179,7 +180,7 @@ def _attend(kinds: tuple[int, ...], how: str) -> Any:
         steps, shape = (len(keys) // heads, head_dim), (heads, 1, position + 1, head_dim)
         arrays = qkv, (head_dim, hidden), keys, steps, values, steps, attended
         if not _one_by_one(board, frame, call + step, 0, heads, *arrays, shape, position + 1):
-            parallel.settle(board)
+            settle(board)
         if rounds_attended:
             _round(0, attended, hidden, 1, *rounded)
         to_stream(board, frame, call + 2 * step, attended, rounded, matrices[1], h)
@@ -202,7 +203,7 @@ def _feed_forward(kinds: tuple[int, ...], how: str) -> Any:
         to_value(board, frame, call, h, rounded, matrices[0], value)
         to_gate(board, frame, call + step, h, rounded, matrices[1], gate)
         if not activations._gated_silu(board, frame, call + 2 * step, 0, pieces, value, gate, value):
-            parallel.settle(board)
+            settle(board)
         if rounds_inner:
             _round(0, value, len(value), 1, *rounded)
         from_inner(board, frame, call + 3 * step, value, rounded, matrices[2], y)

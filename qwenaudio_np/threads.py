@@ -6,6 +6,9 @@ import importlib.util
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from qwenaudio_np.errors import UsageError, value_of
@@ -36,7 +39,7 @@ def limit_blas(threads: int | None) -> None:
     check_threads(threads)
     if threads == _limited_to:
         return
-    count = threads or _usable_cores()
+    count = threads or usable_cores()
     if "numpy" not in sys.modules:
         for name in _ENVIRONMENT:
             os.environ[name] = str(count)
@@ -53,9 +56,27 @@ def limit_blas(threads: int | None) -> None:
     _limited_to = threads
 
 
-def _usable_cores() -> int:
-    """Cores that this process may run on, where the system tells (`taskset`, containers); else all there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cores(system: Path = Path("/")) -> int:
+    """Cores that this process may run on, where the system tells (`taskset`), at most as many as its containers may keep busy; else all
+    there are. `system` is the root of the file system."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, *_quotas(system), cores)
+
+
+def _quotas(system: Path) -> Iterator[int]:
+    """The processor time that each control group (version 2) around this process may take, in whole cores."""
+    try:
+        groups = (system / "proc/self/cgroup").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return
+    mount = system / "sys/fs/cgroup"
+    for path in (line.removeprefix("0::").lstrip("/") for line in groups if line.startswith("0::")):
+        for group in (mount / path, *(mount / path).parents):  # a limit set higher up holds too
+            with suppress(OSError, ValueError):  # none is set, or it is "max"
+                quota, period = map(int, (group / "cpu.max").read_text(encoding="ascii").split())
+                yield max(1, -(-quota // period))
+            if group == mount:
+                break
 
 
 def _environment_says(count: int) -> bool:

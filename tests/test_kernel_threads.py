@@ -16,7 +16,7 @@ import pytest
 
 from tests.kernel_parts import ROOT, compiled_only, part
 
-parallel, board = part("parallel"), part("board")
+parallel, board, Team = part("parallel"), part("board"), part("team").Team
 look, add_on, pause = board.look, board.add_on, board.pause
 MUCH = parallel.INLINE + 1  # multiply-adds of a piece, enough to be shared
 
@@ -134,7 +134,7 @@ def test_small_work_stays_on_the_calling_thread(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("method", ["lend", "wait", "run"])
 def test_after_an_interruption_everything_works(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while the helpers are taken, awaited, or between two calls of compiled code: the pieces behind are not computed."""
-    original, calls = getattr(parallel._Team, method), []
+    original, calls = getattr(Team, method), []
 
     def interrupted(team: Any, *arguments: Any) -> Any:
         calls.append(original(team, *arguments))
@@ -145,7 +145,7 @@ def test_after_an_interruption_everything_works(method: str, monkeypatch: pytest
     counts = np.zeros(1000, np.int64)
     with monkeypatch.context() as patch:
         patch.setattr(parallel, "LONGEST", 1)
-        patch.setattr(parallel._Team, method, interrupted)
+        patch.setattr(Team, method, interrupted)
         with pytest.raises(KeyboardInterrupt):
             parallel.run(count, (counts,), 1000, MUCH)
     assert counts.sum() < 1000 and not parallel._team.owner

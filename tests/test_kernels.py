@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from qwenaudio_np import backends, ops
+from qwenaudio_np.threads import usable_cores
 from tests.kernel_parts import ROOT, compiled_only, part, random
 
 
@@ -53,7 +54,7 @@ def test_any_number_of_threads_gives_the_same_bits(kernels: Any, operation: str,
 
 
 def test_set_threads_is_clamped(kernels: Any) -> None:
-    most = numba.config.NUMBA_NUM_THREADS
+    most = min(numba.config.NUMBA_NUM_THREADS, usable_cores())
     try:
         for asked, used in ((1, 1), (0, 1), (10**6, most), (None, most)):
             kernels.set_threads(asked)

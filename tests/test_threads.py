@@ -9,6 +9,7 @@ import sys
 import types
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,3 +124,27 @@ def test_kernels_use_what_the_latest_load_said() -> None:
     assert kernels.get_threads() == 1
     second = qwenaudio_np.load(TINY)
     assert kernels.get_threads() == every and first.ops is second.ops
+
+
+@pytest.mark.parametrize(
+    ("limits", "cores"),
+    [
+        ({}, 3),
+        ({"a/b": "max 100000"}, 3),
+        ({"a/b": "150000 100000"}, 2),  # one and a half
+        ({"a/b": "max 100000", "a": "50000 100000"}, 1),
+        ({"a/b": "400000 100000", "": "200000 100000"}, 2),
+        ({"a/b": "nonsense"}, 3),
+    ],
+)
+def test_a_container_with_less_processor_time_than_cores(
+    limits: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/a/b").mkdir(parents=True)
+    for group, limit in limits.items():
+        (tmp_path / "sys/fs/cgroup" / group / "cpu.max").write_text(limit + "\n")
+    assert threads.usable_cores(tmp_path) == 3  # nothing says in which group this process is
+    (tmp_path / "proc/self/cgroup").write_text("1:cpu:/x\n0::/a/b\n")
+    assert threads.usable_cores(tmp_path) == cores
