@@ -24,13 +24,18 @@ def main() -> None:
     """Write the folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("build/demo"))
-    parser.add_argument("--twin", type=Path, help="default: twin.pt of the data folder")
+    parser.add_argument("--twin", type=Path, nargs="+", help="default: twin.pt of the data folder; the mean of several")
     parser.add_argument("out", type=Path, help="folder to write, made if it is missing")
     arguments = parser.parse_args()
-    state = torch.load(arguments.twin or arguments.data / "twin.pt", weights_only=True)
+    states = [torch.load(path, weights_only=True) for path in arguments.twin or [arguments.data / "twin.pt"]]
     arguments.out.mkdir(parents=True, exist_ok=True)
-    write(arguments.out, load_frozen(arguments.data).state_dict(), state["twin"], arguments.data / words.FILE)
-    print(f"{arguments.out}: step {state['step']}, {sum(path.stat().st_size for path in arguments.out.iterdir()) / 1e6:.1f} MB")
+    write(arguments.out, load_frozen(arguments.data).state_dict(), mean([state["twin"] for state in states]), arguments.data / words.FILE)
+    print(f"{arguments.out}: step {states[-1]['step']}, {sum(path.stat().st_size for path in arguments.out.iterdir()) / 1e6:.1f} MB")
+
+
+def mean(twins: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of twins' weights, number by number: of several marks of one run, it is often better than each."""
+    return {name: torch.stack([twin[name] for twin in twins]).mean(0) for name in twins[0]}
 
 
 def write(out: Path, frozen: dict[str, Tensor], twin: dict[str, Tensor], vocabulary: Path) -> None:

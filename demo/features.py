@@ -43,17 +43,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("build/demo"), help="folder of clips/ and features/")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--only", nargs="+", metavar="SOURCE", help="these sources, in this order")
+    parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16: faster where the processor knows it")
     arguments = parser.parse_args()
     (arguments.data / "features").mkdir(exist_ok=True)
-    sources = sorted(path.stem for path in (arguments.data / "clips").glob("*.jsonl"))
-    jobs = [(arguments.data, source) for source in sources]
+    sources = arguments.only or sorted(path.stem for path in (arguments.data / "clips").glob("*.jsonl"))
+    jobs = [(arguments.data, source, arguments.bfloat16) for source in sources]
     with get_context("spawn").Pool(arguments.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for source, count in pool.imap_unordered(_extract, jobs):
             print(f"{source}: {count} clips", flush=True)
 
 
-def _extract(job: tuple[Path, str]) -> tuple[str, int]:
-    data, source = job
+def _extract(job: tuple[Path, str, bool]) -> tuple[str, int]:
+    data, source, bfloat16 = job
     entries, out = read_labels(data / "clips" / f"{source}.jsonl"), data / "features" / f"{source}.jsonl"
     frozen = load_frozen(data)
     width = sizes.STATE * np.dtype(np.float16).itemsize
@@ -64,7 +66,8 @@ def _extract(job: tuple[Path, str]) -> tuple[str, int]:
         rows.truncate(row * width)  # a clip half written when a run was stopped
         for index in range(len(done), len(entries)):
             entry, wave = clip(data, source, entries, index)
-            features = encode(frozen, wave)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                features = encode(frozen, wave)
             rows.write(features.tobytes())
             rows.flush()
             lines.write(json.dumps(entry | {"row": row, "positions": len(features)}) + "\n")
@@ -93,7 +96,7 @@ def whisper_encoder() -> Frozen:
 @torch.inference_mode()
 def encode(frozen: Frozen, wave: np.ndarray) -> np.ndarray:
     """[samples] -> float16 [T, state], the stream before the trained blocks."""
-    return frozen(log_mel(wave)).numpy().astype(np.float16)
+    return frozen(log_mel(wave)).float().numpy().astype(np.float16)
 
 
 def log_mel(wave: np.ndarray) -> torch.Tensor:

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from demo.features import log_mel
+from demo.restart import halves
 from demo.twin import Frozen, Twin
 from qwenaudio_np.prompt import base_prompt
 from qwenaudio_np.special_tokens import AUDIO_START
@@ -40,11 +41,9 @@ def main() -> None:
 
 def load(folder: Path) -> tuple[Frozen, Twin]:
     """The two halves of the twin, from an exported checkpoint."""
-    stored = {name.removeprefix("transformer."): array.float() for name, array in load_file(folder / "model.safetensors").items()}
     frozen, twin = Frozen(), Twin()
-    own = set(twin.state_dict())
-    twin.load_state_dict({name: array for name, array in stored.items() if name in own})
-    frozen.load_state_dict({name.removeprefix("audio."): array for name, array in stored.items() if name not in own})
+    for part, tensors in zip((frozen, twin), halves(folder), strict=True):
+        part.load_state_dict(tensors)
     return frozen.eval(), twin.eval()
 
 

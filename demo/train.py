@@ -17,13 +17,14 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from demo import sizes, whisper, words
+from demo import restart, sizes, whisper, words
 from demo.batches import Batch, Feeder, Rows
 from demo.examples import GRID
 from demo.muon import Muon
@@ -36,6 +37,8 @@ WEIGHTS = {"answer": 1.0, "listening": 0.3, "ctc": 0.6, "place": 0.15, "reading"
 TIME_BLUR = (0.06, 0.24, 0.4, 0.24, 0.06)  # what a time is taught as: itself and its neighbours on the grid, so that near is not wrong
 BLOCKS = ("audio.blocks.", "audio.proj.", "h.")  # whose matrices Muon trains; AdamW has the embeddings, norms and biases
 WARM_UP = 150  # steps
+SETTLING = 40  # steps
+LIKELY_BLANK = 10.0  # CTC's score for it, to begin with: about what a trained one has
 REPORT_EVERY = 50  # steps
 
 
@@ -63,6 +66,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.2e-3, help="largest learning rate")
     parser.add_argument("--budget", type=int, default=4800, help="positions of a batch")
     parser.add_argument("--read-every", type=int, default=1, help="steps of which one also reads text")
+    parser.add_argument("--start", type=Path, help="a checkpoint to begin from (demo.restart), where there is no mark of an earlier run")
+    parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16: faster where the processor knows it")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -75,6 +80,9 @@ def main() -> None:
     feeder = Feeder(arguments.data, tokenizer, arguments.budget)
     reader = iter(Reader(arguments.data, tokenizer, arguments.budget, run.epoch))
     with suppress(KeyboardInterrupt):
+        if arguments.start and not run.step:
+            restart.put_into(run.twin, restart.halves(arguments.start)[1])
+            settle(run, feeder, reader)
         while run.step < arguments.steps:
             one_epoch(run, feeder, reader, arguments)
             run.epoch += 1
@@ -95,11 +103,27 @@ def new_twin() -> Twin:
     return twin
 
 
+def settle(run: Training, feeder: Feeder, reader: Iterator[Reading]) -> None:
+    """A checkpoint has no blank and no imagination: they are taught first, while the twin stays as it is."""
+    nn.init.constant_(run.blank.bias, LIKELY_BLANK)
+    optimiser = torch.optim.AdamW([*run.blank.parameters(), *run.imagination.parameters()], lr=5e-3, weight_decay=0.0)
+    means = Means()
+    for batch in islice(feeder.epoch(run.epoch), SETTLING):
+        found = losses(run, batch, next(reader))
+        optimiser.zero_grad()
+        (found["ctc"] + found.get("imagining", 0.0)).backward()
+        optimiser.step()
+        means.add(found)
+    print(f"settled: {means.shown()}", flush=True)
+
+
 def one_epoch(run: Training, feeder: Feeder, reader: Iterator[Reading], arguments: argparse.Namespace) -> None:
     """One pass over the clips, or what is left of the steps."""
     means, seconds, began = Means(), 0.0, time.monotonic()
     for batch in feeder.epoch(run.epoch):
-        found = losses(run, batch, next(reader) if run.step % arguments.read_every == 0 else None)
+        # For one step alone: autocast keeps its rounded copies of the weights as long as it lasts.
+        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bfloat16):
+            found = losses(run, batch, next(reader) if run.step % arguments.read_every == 0 else None)
         loss = torch.stack([WEIGHTS[name] * part for name, part in found.items()]).sum()
         run.learn(loss, arguments.rate * schedule(run.step, arguments.steps, WARM_UP), [run.twin])
         means.add(found)

@@ -193,7 +193,7 @@ class Twin(nn.Module):
         row, step = inside.nonzero(as_tuple=True)
         every = torch.arange(len(ids))
         places = torch.cat([spans[row] + 1 + step, spans, spans + 1 + counts])
-        values = torch.cat([vectors[inside], begin.expand(len(ids), -1), end.expand(len(ids), -1)])
+        values = torch.cat([vectors[inside], begin.expand(len(ids), -1), end.expand(len(ids), -1)]).to(x.dtype)
         x = x.index_put((torch.cat([row, every, every]), places), values)
         cos, sin = rotary_tables(ids.shape[1])
         for number, block in enumerate(self.h):

@@ -12,11 +12,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is for training only; pip install '.[train]'")
 
-from demo import sizes, train, tune  # noqa: E402
+from demo import export, restart, sizes, train, tune  # noqa: E402
 from demo.batches import Rows  # noqa: E402
 from demo.progress import LEAST_RATE, Means, Run, schedule  # noqa: E402
 from demo.reading import Imagination, Reading  # noqa: E402
-from demo.twin import Frozen, Twin  # noqa: E402
+from demo.twin import Frozen, Twin, rotary_tables  # noqa: E402
+from qwenaudio_np.embedded import FOLDER  # noqa: E402
 from qwenaudio_np.special_tokens import SPECIAL_TOKENS, timestamp_token  # noqa: E402
 
 
@@ -128,7 +129,7 @@ def test_the_listening_head_looks_back_only_and_gives_all_it_has() -> None:
 
 def test_the_listening_head_is_one_of_the_blocks_own() -> None:
     """Its looks, laid over the head's values, are that head's part of what the block's attention adds."""
-    from demo.twin import LISTENING_BLOCK, LISTENING_HEAD, rotary_tables
+    from demo.twin import LISTENING_BLOCK, LISTENING_HEAD
 
     torch.manual_seed(0)
     twin, x = Twin(), torch.randn(1, 6, sizes.HIDDEN)
@@ -232,3 +233,50 @@ def test_a_file_of_another_form_is_named(tmp_path: Path) -> None:
     _, run = new_line()
     with pytest.raises(SystemExit, match=r"old\.pt lacks line, optimiser"):
         run.load(tmp_path / "old.pt")
+
+
+def test_a_checkpoint_fills_the_twin_and_what_it_lacks_adds_nothing() -> None:
+    torch.manual_seed(0)
+    trained = {name: torch.randn_like(array) for name, array in Twin().state_dict().items() if not name.startswith("h.3.")}
+    twin = Twin()
+    restart.put_into(twin, trained)
+    assert all(torch.equal(twin.state_dict()[name], array) for name, array in trained.items())
+    x = torch.randn(1, 5, sizes.HIDDEN)
+    assert torch.equal(twin.h[3](x, *rotary_tables(5)), x)
+
+
+def test_a_checkpoint_of_a_larger_twin_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no place for h\.9\.ln_1\.weight"):
+        restart.put_into(Twin(), Twin().state_dict() | {"h.9.ln_1.weight": torch.zeros(1)})
+
+
+def test_the_halves_of_the_embedded_model_are_a_frozen_encoder_and_a_twin() -> None:
+    frozen, trained = restart.halves(FOLDER)
+    Frozen().load_state_dict(frozen)
+    Twin().load_state_dict(trained)
+
+
+def test_the_mean_of_twins_is_taken_number_by_number() -> None:
+    twins = [{"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([3.0, 8.0])}]
+    assert export.mean(twins)["a"].tolist() == [2.0, 5.0]
+    assert export.mean(twins[:1])["a"].tolist() == [1.0, 2.0]
+
+
+def test_a_step_in_bfloat16_sees_what_the_step_before_it_learned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Autocast keeps rounded copies of the weights; they must not outlive the step. Two steps down a slope of 1 at a rate of 0.5."""
+    line, run = new_line()
+    run.twin, line.bias.data[:] = line, 0.0
+    line.weight.data[:] = 2.0
+    shown: list[float] = []
+
+    def losses(run: Any, batch: Any, reading: Any) -> Any:
+        found = line(torch.tensor([0.5, 0.5])).sum()
+        shown.append(found.item())
+        return {"answer": found}
+
+    monkeypatch.setattr(train, "losses", losses)
+    monkeypatch.setattr(train, "schedule", lambda *_: 1.0)
+    feeder = SimpleNamespace(epoch=lambda number: iter([batch(positions=[50])] * 2))
+    arguments = SimpleNamespace(bfloat16=True, read_every=1, rate=0.5, steps=2, out=tmp_path / "run.pt")
+    train.one_epoch(run, feeder, iter([None] * 2), arguments)
+    assert shown[0] == 2.0 and shown[1] < 1.5
