@@ -7,8 +7,8 @@ cost a microsecond between them, not the hundred that it takes to wake a thread 
 
 Compared with Numba's own parallel loops this compiles several times faster, and any number of Python threads may call at once
 (one of Numba's threading layers aborts the process there): one of them has the helpers, the others work alone. Ctrl-C is answered between
-two calls of compiled code, of which none takes on more than LONGEST (or one decoder block, for one token). Every number of a result is computed by one thread in
-an order that does not depend on the pieces, so it is the same for any number of threads.
+two calls of compiled code, of which none takes on more than LONGEST (or one decoder block, for one token). Every number of a result is
+computed by one thread in an order that does not depend on the pieces, so it is the same for any number of threads.
 """
 
 from __future__ import annotations
