@@ -1,7 +1,7 @@
 """Instructions by which threads meet without Python: numbers that all of them see, and compiled code handed on by its address.
 
 A board is an array of int64 that several threads read and write at once, one number per cache line; a frame holds the arguments of
-what lies on the board. parallel.py says who writes what. In the manner of simd.py: what an instruction does is said by the function of
+what lies on the board. team.py says who writes what. In the manner of simd.py: what an instruction does is said by the function of
 the same name in simd_python.py.
 """
 
@@ -89,7 +89,7 @@ def offer(typing: Any, board: Any, frame: Any, call: Any, piece: Any, arguments:
         board_, frame_, call_, _, arguments_ = args
         kind = context.get_value_type(kept)
         if context.get_abi_sizeof(kind) > FRAME:
-            raise NotImplementedError(f"arguments of {context.get_abi_sizeof(kind)} bytes, expected at most {FRAME}")
+            raise ValueError(f"arguments of {context.get_abi_sizeof(kind)} bytes, expected at most {FRAME}")
         start = code.address(context, builder, frame, frame_, ir.Constant(I64, 0), kind)
         builder.store(context.make_tuple(builder, kept, [board_, arguments_]), start)
         entry = _entry(context, builder, kept, piece.dispatcher.get_compile_result(inner), inner)
