@@ -2,8 +2,8 @@
 
 One row of x (decoding) is a race for memory: rows of W are streamed once, widened in registers, four dot products at a time.
 Many rows are a race for arithmetic. W is taken in panels of DEPTH columns x 16 rows, widened and turned round into a buffer
-that stays in the cache; x is repacked once so that ROWS rows lie side by side; then every step of the innermost loop adds an
-outer product, ROWS values of x times 16 weights, to a tile of sums in registers.
+that stays in the cache; x is repacked once so that ROWS rows lie side by side, and passes by each panel; every step of the innermost
+loop adds an outer product, ROWS values of x times 16 weights, to a tile of sums in registers.
 
 Every output is summed by one thread in an order that depends on the shapes alone.
 """
@@ -22,11 +22,13 @@ from qwenaudio_np.quantised import Quantised
 from . import linear_quantised, parallel
 from .arrays import empty, readable, require_shape
 from .compile_cache import inlined
-from .simd import ROWS, add_dot, add_outer, add_to, store_sums, transpose, widened, zeros
+from .simd import ROWS, add_dot, add_outer, add_row, add_to, load, store, store_sums, transpose, widened, zeros
 from .simd_python import BLOCK, LANES
 
-DEPTH = 256  # columns of W at once: a panel of them is 16 KB and stays in the first-level cache
-PANELS = 8  # panels of 16 rows of W per piece of work: 128 KB stay in the second-level cache while all of x passes by
+DEPTH = 128  # columns of W at once: a panel of them is 8 KB and stays in the first-level cache
+PANELS = 16  # most panels of 16 rows of W per piece of work: 128 KB in the second-level cache
+SHARES = 4  # pieces of work that each thread finds at least, if there are so many panels
+MOST = 384  # rows of x per piece of work: DEPTH columns of them, 192 KB, stay there too while the panels change
 DOTS = 4  # rows of W whose dot products run at once
 FEW = 8  # up to this many rows of x, turning W round would cost more than it saves
 STREAMED = 1 << 17  # bytes of W per piece of work when W is streamed
@@ -126,9 +128,10 @@ def by_panels(x: Array) -> parallel.Product:
     packed = readable(filled)
 
     def product(weight: Stored, bias: Stored, y: Array) -> parallel.Pieces:
-        outs, columns = len(weight), PANELS * LANES
-        rows = min(parallel.within(ROWS, columns * width), length)
-        arguments = (packed, readable(weight), bias, y.reshape(-1), width, length, outs, rows)
+        outs = len(weight)
+        columns = min(PANELS, -(-outs // (LANES * SHARES * parallel.get_threads()))) * LANES
+        rows = min(MOST, parallel.within(ROWS, columns * width), length)
+        arguments = (packed, readable(weight), bias, y.reshape(-1), width, length, outs, columns, rows)
         return _panels, arguments, -(-outs // columns) * -(-length // rows), columns * rows * width
 
     return product
@@ -161,15 +164,15 @@ def turn(weight: Stored, at: int, step: int, rows: int, depth: int, panel: Array
 
 @parallel.shared
 def _panels(
-    piece: int, packed: Array, weight: Stored, bias: Array, y: Array, width: int, length: int, outs: int, rows: int
+    piece: int, packed: Array, weight: Stored, bias: Array, y: Array, width: int, length: int, outs: int, columns: int, rows: int
 ) -> None:
-    """PANELS * 16 outputs of `rows` rows of x (whole tiles, but for the last)."""
+    """`columns` outputs (whole panels) of `rows` rows of x (whole tiles, but for the last)."""
     pieces_of_rows = -(-length // rows)
-    first, first_row = piece // pieces_of_rows * PANELS * LANES, piece % pieces_of_rows * rows
+    first, first_row = piece // pieces_of_rows * columns, piece % pieces_of_rows * rows
     tiles, first_tile = -(-length // ROWS), first_row // ROWS
     last_row = min(first_row + rows, length)
     here = -(-last_row // ROWS) - first_tile
-    panels = min(PANELS, (outs - first + LANES - 1) // LANES)
+    panels = min(columns, outs - first + LANES - 1) // LANES
     columns = panels * LANES
     buffer = np.empty(columns * DEPTH, np.float32)
     sums = np.zeros(here * ROWS * columns, np.float32)
@@ -178,15 +181,27 @@ def _panels(
         for panel in range(panels):
             row = first + panel * LANES
             turn(weight, row * width + start, width, outs - row, depth, buffer, panel * LANES * depth)
-        for tile in range(here):
-            for panel in range(panels):
+        for panel in range(panels):
+            for tile in range(here):
                 part = zeros(ROWS)
                 x_at, w_at = (start * tiles + (first_tile + tile) * depth) * ROWS, panel * LANES * depth
                 for k in range(depth):
                     part = add_outer(part, packed, x_at + k * ROWS, 1, buffer, w_at + k * LANES)
                 add_to(part, sums, tile * ROWS * columns + panel * LANES, columns)
     for row in range(first_row, last_row):
-        for i in range(min(columns, outs - first)):
-            y[row * outs + first + i] = sums[(row - first_row) * columns + i]
-        for i in range(min(columns, len(bias) - first)):
-            y[row * outs + first + i] += bias[first + i]
+        at, to = (row - first_row) * columns, row * outs
+        for out in range(first, first + columns, LANES):
+            _write(sums, at + out - first, bias, out, y, to + out, min(LANES, outs - out))
+
+
+@inlined
+def _write(sums: Array, at: int, bias: Array, out: int, y: Array, to: int, count: int) -> None:
+    """y[to :][:count] = sums[at :][:count] + bias[out :][:count], `count` of 16"""
+    if count == LANES:
+        part = load(sums, at)
+        if len(bias):
+            part = add_row(part, bias, out)
+        store(part, y, to, LANES)
+    else:
+        for i in range(count):
+            y[to + i] = sums[at + i] + (bias[out + i] if len(bias) else np.float32(0))
