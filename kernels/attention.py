@@ -19,16 +19,33 @@ from qwenaudio_np import ops
 from qwenaudio_np.ops import Array, Stored
 
 from . import parallel
-from .arrays import empty, require_shape, rows_of
+from .arrays import aligned, empty, require_shape, rows_of
 from .compile_cache import inlined
 from .linear import DOTS, one_dot, several_dots, turn
-from .simd import ROWS, add, add_outer, add_to, exp_minus, exp_nonpositive, lane_max, lane_sum, load, maximum, store, widened, zeros
+from .simd import (
+    ROWS,
+    add,
+    add_multiple,
+    add_outer,
+    add_to,
+    exp_minus,
+    exp_nonpositive,
+    lane_max,
+    lane_sum,
+    load,
+    maximum,
+    prefetch,
+    store,
+    widened,
+    zeros,
+)
 from .simd_python import LANES
 
 QUERIES = 192  # queries per piece of work at most: what turning a block of keys round costs is shared by so many
 KEYS = 256  # keys and values at once: with head_dim 128, 256 KB in the second-level cache
-STRIP = 64  # rows of values that stay in the first-level cache while all their columns are summed
+WIDE = 8  # vectors of sums, of a cache line each, that stay in registers while rows of values pass by
 FEW = 3  # up to so many queries are taken one by one
+ROWS_AHEAD = 4  # of values between what is asked for and what is used
 HIDDEN = np.float32(-np.inf)
 
 
@@ -106,24 +123,29 @@ def _one_by_one(
         weight = _to_weights(scores, 0, count, len(scores), HIDDEN, scale)[2]
         at = (query * heads + head) * head_dim
         out[at : at + head_dim] = 0
-        for start in range(0, count, STRIP):
-            _add_rows(scores, start, min(STRIP, count - start), v, head * v_steps[0] + start * v_steps[1], v_steps[1], out, at, head_dim)
+        _add_rows(scores, count, v, head * v_steps[0], v_steps[1], out, at, head_dim)
         for c in range(head_dim):
             out[at + c] /= weight
 
 
 @inlined
-def _add_rows(weights: Array, first: int, count: int, v: Array, v_at: int, step: int, out: Array, at: int, head_dim: int) -> None:
-    """out [head_dim] at `at` += the sum of `count` rows of v, `step` apart, times their weights."""
-    whole = head_dim // LANES * LANES
-    for c in range(0, whole, LANES):
+def _add_rows(weights: Array, count: int, v: Array, v_at: int, step: int, out: Array, at: int, head_dim: int) -> None:
+    """out [head_dim] at `at` += the sum of `count` rows of v, `step` apart, times their weights. Each row is read from end to end."""
+    wide, whole = head_dim // (WIDE * LANES) * (WIDE * LANES), head_dim // LANES * LANES
+    for c in range(0, wide, WIDE * LANES):
+        parts = zeros(WIDE)
+        for j in range(count):
+            prefetch(v, v_at + (j + ROWS_AHEAD) * step + c, WIDE, 2)
+            parts = add_multiple(parts, weights, j, v, v_at + j * step + c)
+        add_to(parts, out, at + c, LANES)
+    for c in range(wide, whole, LANES):
         part = zeros(1)
         for j in range(count):
-            part = add_outer(part, weights, first + j, 0, v, v_at + j * step + c)
-        add_to(part, out, at + c, 0)
+            part = add_multiple(part, weights, j, v, v_at + j * step + c)
+        add_to(part, out, at + c, LANES)
     for c in range(whole, head_dim):
         for j in range(count):
-            out[at + c] += weights[first + j] * widened(v, v_at + j * step + c)
+            out[at + c] += weights[j] * widened(v, v_at + j * step + c)
 
 
 @inlined
@@ -174,9 +196,10 @@ def _tiled(
     tiles, columns, scale = -(-count // ROWS), -(-head_dim // LANES) * LANES, np.full(1, np.float32(1.0 / math.sqrt(head_dim)))
     queries = np.empty(tiles * ROWS * head_dim, np.float32)
     _pack_queries(q, head * q_steps[0] + first * q_steps[1], q_steps[1], count, head_dim, queries)
-    keys, values, scores = np.empty(KEYS * head_dim, np.float32), np.empty(KEYS * columns, np.float32), np.empty(ROWS * KEYS, np.float32)
+    keys, values, scores = aligned(KEYS * head_dim), aligned(KEYS * columns), aligned(ROWS * KEYS)
     peaks, weights = np.full(tiles * ROWS, HIDDEN), np.zeros(tiles * ROWS, np.float32)
-    result, sees = np.zeros(tiles * ROWS * columns, np.float32), np.empty(ROWS, np.intp)
+    result, sees = aligned(tiles * ROWS * columns), np.empty(ROWS, np.intp)
+    result[:] = 0
     for start in range(0, _sees(first + count - 1, seen, total), KEYS):
         here = min(KEYS, total - start)
         for j in range(0, here, LANES):

@@ -9,10 +9,9 @@ from qwenaudio_np.ops import Array, Weight
 
 from . import parallel
 from .arrays import empty, readable, require_shape
-from .linear import linear
+from .linear import DEPTH, ROWS, of_tiles, tiles_for
 
 TAPS = 3
-FRAMES = 16  # windows per piece of work
 
 
 def conv1d(x: Array, weight: Weight, bias: Weight, stride: int) -> Array:
@@ -21,27 +20,33 @@ def conv1d(x: Array, weight: Weight, bias: Weight, stride: int) -> Array:
     Computed frame by frame: the result is a view of an array [frames, out], and an x that is such a view is taken as it lies. Raises
     ValueError for shapes that do not fit.
     """
-    if x.dtype != np.float32 or not x.size:
+    if x.dtype != np.float32 or not x.size or not len(weight):
         return ops.conv1d(x, weight, bias, stride)  # float64 is for truth, not for speed; of nothing there is nothing to gain
     channels, length = x.shape
     require_shape("weight", weight, (len(weight), channels, TAPS))
-    frames = -(-length // stride)
-    windows = empty(frames, TAPS * channels)
-    parallel.run(_windows, (readable(x.T), channels, stride, windows.reshape(-1)), -(-frames // FRAMES), FRAMES * windows.shape[1])
-    rows = (weight if isinstance(weight, np.ndarray) else ops.widen(weight, x.dtype)).reshape(len(weight), -1)  # [out, in * 3]
-    return linear(windows, rows, bias).T  # [out, frames]
+    require_shape("bias", bias, (len(weight),))
+    frames, width = -(-length // stride), channels * TAPS
+    tiles, packed = tiles_for(frames, width)
+    parallel.run(_pack_windows, (readable(x.T), channels, stride, frames, packed), tiles, ROWS * width)
+    y = empty(frames, len(weight))
+    rows = (weight if isinstance(weight, np.ndarray) else ops.widen(weight, x.dtype)).reshape(len(weight), width)
+    parallel.run(*of_tiles(packed, frames, width)(rows, readable(ops.widen(bias, x.dtype)), y))
+    return y.T  # [out, frames]
 
 
 @parallel.shared
-def _windows(piece: int, x: Array, channels: int, stride: int, windows: Array) -> None:
-    """x [length, channels] -> FRAMES rows of windows [frames, channels * TAPS], in the order of a weight's columns; zeros past the ends."""
+def _pack_windows(tile: int, x: Array, channels: int, stride: int, frames: int, packed: Array) -> None:
+    """x [length, channels] -> one tile of windows [frames, channels * TAPS], in the order of a weight's columns; zeros past the ends."""
     width, length = channels * TAPS, len(x) // channels
-    for frame in range(piece * FRAMES, min((piece + 1) * FRAMES, len(windows) // width)):
-        for tap in range(TAPS):
-            row, to = frame * stride + tap - 1, frame * width + tap
-            if 0 <= row < length:
-                for channel in range(channels):
-                    windows[to + channel * TAPS] = x[row * channels + channel]
-            else:
-                for channel in range(channels):
-                    windows[to + channel * TAPS] = np.float32(0)
+    tiles = len(packed) // (ROWS * width)
+    for start in range(0, width, DEPTH):
+        depth = min(DEPTH, width - start)
+        for r in range(ROWS):
+            frame, at = tile * ROWS + r, (start * tiles + tile * depth) * ROWS + r
+            channel, tap = start // TAPS, start % TAPS
+            for k in range(depth):
+                row = frame * stride + tap - 1
+                packed[at + k * ROWS] = x[row * channels + channel] if frame < frames and 0 <= row < length else np.float32(0)
+                tap += 1
+                if tap == TAPS:
+                    channel, tap = channel + 1, 0

@@ -20,9 +20,9 @@ from qwenaudio_np.ops import Array, Stored, Weight
 from qwenaudio_np.quantised import Quantised
 
 from . import linear_quantised, parallel
-from .arrays import empty, readable, require_shape
+from .arrays import aligned, empty, readable, require_shape
 from .compile_cache import inlined
-from .simd import ROWS, add_dot, add_outer, add_row, add_to, load, store, store_sums, transpose, widened, zeros
+from .simd import ROWS, add_dot, add_outer, add_row, add_to, load, prefetch, store, store_sums, transpose, widened, zeros
 from .simd_python import BLOCK, LANES
 
 DEPTH = 128  # columns of W at once: a panel of them is 8 KB and stays in the first-level cache
@@ -32,6 +32,7 @@ MOST = 384  # rows of x per piece of work: DEPTH columns of them, 192 KB, stay t
 DOTS = 4  # rows of W whose dot products run at once
 FEW = 8  # up to this many rows of x, turning W round would cost more than it saves
 STREAMED = 1 << 17  # bytes of W per piece of work when W is streamed
+AHEAD = 2048  # bytes of a row between what is asked for and what is used: the CPU by itself starts anew at every page of 4096
 NO_BIAS = readable(np.empty(0, np.float32))
 
 
@@ -87,8 +88,11 @@ def _dot_products(count: int) -> Any:
 
     def dots(x: Array, x_at: int, weight: Stored, w_at: int, step: int, width: int, y: Array, y_at: int) -> None:
         sums = zeros(count)
-        whole = width // LANES * LANES
+        whole, ahead = width // LANES * LANES, AHEAD // weight.itemsize
         for k in range(0, whole, LANES):
+            later = w_at + k + ahead + (0 if k + ahead < width else (count - 1) * step)  # behind these rows lie the next ones
+            for i in range(count):
+                prefetch(weight, later + i * step, 1, 2)
             sums = add_dot(sums, x, x_at + k, weight, w_at + k, step)
         store_sums(sums, y, y_at)
         for i in range(count):
@@ -122,9 +126,19 @@ def _dots(piece: int, x: Array, weight: Stored, bias: Array, y: Array, width: in
 def by_panels(x: Array) -> parallel.Product:
     """Products of many rows x [length, in]: x is repacked, and W turned round panel by panel."""
     length, width = x.shape
+    tiles, packed = tiles_for(length, width)
+    parallel.run(_pack, (readable(x), width, length, packed), tiles, ROWS * width)
+    return of_tiles(packed, length, width)
+
+
+def tiles_for(length: int, width: int) -> tuple[int, Array]:
+    """How many tiles hold `length` rows, and where they go: packed [width / DEPTH][tiles][DEPTH][ROWS]."""
     tiles = -(-length // ROWS)
-    filled = empty(tiles * ROWS * width)
-    parallel.run(_pack, (readable(x), width, length, filled), tiles, ROWS * width)
+    return tiles, empty(tiles * ROWS * width)
+
+
+def of_tiles(filled: Array, length: int, width: int) -> parallel.Product:
+    """Products of rows that lie in tiles."""
     packed = readable(filled)
 
     def product(weight: Stored, bias: Stored, y: Array) -> parallel.Pieces:
@@ -139,13 +153,12 @@ def by_panels(x: Array) -> parallel.Product:
 
 @parallel.shared
 def _pack(tile: int, x: Array, width: int, length: int, packed: Array) -> None:
-    """x [length, width] -> packed [width / DEPTH][tiles][DEPTH][ROWS], one tile of it; zeros below the last row."""
+    """ROWS rows of x [length, width] -> one tile of `tiles_for`; zeros below the last row."""
     tiles = len(packed) // (ROWS * width)
-    for r in range(ROWS):
-        row = tile * ROWS + r
-        for start in range(0, width, DEPTH):
-            depth = min(DEPTH, width - start)
-            at = (start * tiles + tile * depth) * ROWS + r
+    for start in range(0, width, DEPTH):
+        depth = min(DEPTH, width - start)
+        for r in range(ROWS):
+            row, at = tile * ROWS + r, (start * tiles + tile * depth) * ROWS + r
             for k in range(depth):
                 packed[at + k * ROWS] = x[row * width + start + k] if row < length else np.float32(0)
 
@@ -174,8 +187,8 @@ def _panels(
     here = -(-last_row // ROWS) - first_tile
     panels = min(columns, outs - first + LANES - 1) // LANES
     columns = panels * LANES
-    buffer = np.empty(columns * DEPTH, np.float32)
-    sums = np.zeros(here * ROWS * columns, np.float32)
+    buffer, sums = aligned(columns * DEPTH), aligned(here * ROWS * columns)
+    sums[:] = 0
     for start in range(0, width, DEPTH):
         depth = min(DEPTH, width - start)
         for panel in range(panels):

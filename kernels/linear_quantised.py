@@ -109,10 +109,10 @@ def _compiled(bits: int, tile: int, how: str) -> Any:
                 sums, at = zeros(tile), row * groups
                 for group in range(block * groups, (block + 1) * groups):
                     if streamed:
-                        prefetch(w, (group + ahead) * group_bytes, bits)
-                        prefetch(w_scales, (group + ahead) * LANES, 1)
+                        prefetch(w, (group + ahead) * group_bytes, bits, 1)
+                        prefetch(w_scales, (group + ahead) * LANES, 1, 1)
                         if has_offsets:
-                            prefetch(offsets, (group + ahead) * LANES, 1)
+                            prefetch(offsets, (group + ahead) * LANES, 1, 1)
                     dots = group_sums(tile, bits, how, w, group * group_bytes, codes, at * GROUP, GROUP, starts, at, 1)
                     sums = add_scaled(sums, dots, w_scales, group * LANES, scales, at, 1)
                     if has_offsets:

@@ -7,7 +7,7 @@ cost a microsecond between them, not the hundred that it takes to wake a thread 
 
 Compared with Numba's own parallel loops this compiles several times faster, and any number of Python threads may call at once
 (one of Numba's threading layers aborts the process there): one of them has the helpers, the others work alone. Ctrl-C is answered between
-two calls of compiled code, of which none takes on more than LONGEST (or one decoder block, for one token). Every number of a result is
+two calls of compiled code, which are kept short (LONGEST, SECONDS; or one decoder block, for one token). Every number of a result is
 computed by one thread in an order that does not depend on the pieces, so it is the same for any number of threads.
 """
 
@@ -17,7 +17,7 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numba
@@ -30,8 +30,11 @@ from .simd_python import LAST, NEXT
 from .team import Team, closed, require_done
 
 INLINE = 1 << 16  # multiply-adds below which sharing costs more than it saves
-# Multiply-adds of one call, on each thread: 35 ms for the slowest kernel on a CPU with AVX2 (8e9 a second), 200 ms on one a sixth as fast.
+# Multiply-adds of an operation's first call, on each thread: 35 ms for the slowest kernel on a CPU with AVX2 (8e9 a second), 200 ms on one
+# a sixth as fast. The next ones are made to last so many seconds, for at the end of each call threads wait for one another.
 LONGEST = 1 << 28
+SECONDS = 0.05
+GROWTH = 4  # times what the call before was, at most
 
 # What `run` takes: a `shared` kernel, its arguments, the number of its pieces, and the multiply-adds of the largest.
 Pieces = tuple[Any, tuple[Any, ...], int, int]
@@ -82,11 +85,17 @@ def run(function: Any, arguments: tuple[Any, ...], pieces: int, cost: int) -> No
     that is worth it. Raises MemoryError if there is no room for a kernel's buffers."""
     threads = min(_threads, pieces) if pieces * cost > INLINE else 1
 
-    def parts(threads: int) -> list[tuple[Any, ...]]:
-        most = max(threads * LONGEST // max(cost, 1), 1)  # pieces of one call
-        return [(first, min(first + most, pieces), *arguments) for first in range(0, pieces, most)]
+    _run(function, lambda threads: _parts(arguments, pieces, cost, threads), threads, 1)
 
-    _run(function, parts, threads, 1)
+
+def _parts(arguments: tuple[Any, ...], pieces: int, cost: int, threads: int) -> Iterator[tuple[Any, ...]]:
+    """The pieces, call by call. While one is computed this waits, so it knows how long each took."""
+    first, count = 0, max(threads * LONGEST // max(cost, 1), 1)
+    while first < pieces:
+        began, last = time.perf_counter(), min(first + count, pieces)
+        yield first, last, *arguments
+        took = max(time.perf_counter() - began, 1e-9)
+        first, count = last, max(int(count * min(SECONDS / took, GROWTH)), threads)
 
 
 def whole(function: Any, arguments: tuple[Any, ...], calls: int, cost: int) -> None:
@@ -95,7 +104,7 @@ def whole(function: Any, arguments: tuple[Any, ...], calls: int, cost: int) -> N
     _run(function, lambda threads: [arguments], _threads if cost > INLINE else 1, calls)
 
 
-def _run(function: Any, parts: Callable[[int], list[tuple[Any, ...]]], threads: int, calls: int) -> None:
+def _run(function: Any, parts: Callable[[int], Iterable[tuple[Any, ...]]], threads: int, calls: int) -> None:
     """Call a kernel with the arguments of each part, with helpers if more than one thread is wanted and they are free."""
     team = _helpers(_threads - 1) if threads > 1 and not numba.config.DISABLE_JIT else None
     myself = object()

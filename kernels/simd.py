@@ -54,14 +54,14 @@ def zeros(typing: Any, rows: Any) -> Any:
 
 
 @_instruction(simd_python.prefetch)
-def prefetch(typing: Any, array: Any, at: Any, lines: Any) -> Any:
+def prefetch(typing: Any, array: Any, at: Any, lines: Any, level: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         start = code.address(context, builder, array, args[0], args[1], code.I8)
         for line in range(lines.literal_value):
-            code.prefetch(builder, builder.gep(start, [code.I32(64 * line)]))
+            code.prefetch(builder, builder.gep(start, [code.I32(64 * line)]), level.literal_value)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, lines), generate
+    return types.void(array, types.intp, lines, level), generate
 
 
 @_instruction(simd_python.load)
@@ -119,6 +119,17 @@ def add_outer(typing: Any, tile: Any, x: Any, at: Any, stride: Any, w: Any, w_at
         return code.tile(builder, rows)
 
     return tile(tile, x, types.intp, types.intp, w, types.intp), generate
+
+
+@_instruction(simd_python.add_multiple)
+def add_multiple(typing: Any, tile: Any, x: Any, at: Any, w: Any, w_at: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = code.splat(builder, builder.load(code.address(context, builder, signature.args[1], args[1], args[2], code.F32)))
+        places = [code.step(builder, args[4], args[4].type(LANES), r) for r in range(tile.rows)]
+        rows = [code.load(context, builder, signature.args[3], args[3], place, LANES) for place in places]
+        return code.tile(builder, [code.fma(builder, value, row, builder.extract_value(args[0], r)) for r, row in enumerate(rows)])
+
+    return tile(tile, x, types.intp, w, types.intp), generate
 
 
 @_instruction(simd_python.add_dot)

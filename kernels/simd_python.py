@@ -38,8 +38,9 @@ def fma(a: Any, b: Any, c: Any) -> Any:
     return (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)
 
 
-def prefetch(array: Flat, at: int, lines: int) -> None:
-    """Have `lines` cache lines of 64 bytes, from array[at] on, brought near; past the end of the array too. Changes no number."""
+def prefetch(array: Flat, at: int, lines: int, level: int) -> None:
+    """Have `lines` cache lines of 64 bytes, from array[at] on, brought into the cache of level 1 (for one reading) or 2; past the end of
+    the array too. Changes no number."""
 
 
 def zeros(rows: int) -> Tile:
@@ -72,6 +73,11 @@ def add_to(tile: Tile, array: NDArray[np.float32], at: int, stride: int) -> None
 def add_outer(tile: Tile, x: NDArray[np.float32], at: int, stride: int, w: Flat, w_at: int) -> Tile:
     """tile[r] + x[at + r * stride] * w[w_at : w_at + 16], fused and `w` widened: one step of a matrix product"""
     return fma(x[at + stride * np.arange(len(tile))][:, None], read(w, w_at, LANES), tile)
+
+
+def add_multiple(tile: Tile, x: NDArray[np.float32], at: int, w: Flat, w_at: int) -> Tile:
+    """tile[r] + x[at] * w[w_at + 16 * r :][:16], fused and `w` widened: one step of a sum of rows of `w`"""
+    return fma(x[at], read(w, w_at, tile.size).reshape(tile.shape), tile)
 
 
 def add_dot(tile: Tile, x: NDArray[np.float32], at: int, w: Flat, w_at: int, stride: int) -> Tile:

@@ -47,10 +47,14 @@ def load(context: Any, builder: Any, array_type: Any, array: Any, at: Any, lanes
     return _WIDEN[array_type.dtype](builder, raw)
 
 
-def prefetch(builder: Any, place: Any) -> None:
-    """Bring the cache line of an address near, for one reading: what other operations need shall stay. No address is wrong."""
+def prefetch(builder: Any, place: Any, level: int) -> None:
+    """Bring the cache line of an address near: into the first-level cache for one reading, past the others, or into the second-level one.
+
+    No address is wrong.
+    """
     kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
-    builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8"), [place, I32(0), I32(0), I32(1)])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(function, [place, I32(0), I32({1: 0, 2: 2}[level]), I32(1)])  # LLVM's localities: 0 is prefetchnta, 2 prefetcht1
 
 
 # --- vectors ----------------------------------------------------------------------------------------------------------------

@@ -27,24 +27,27 @@ def stored(kind: str, count: int) -> NDArray[Any]:
 @pytest.mark.parametrize("kind", ["float32", "float64", "float16", "bfloat16"])
 def test_instructions_on_stored_weights(kind: str) -> None:
     simd, definition = part("simd"), part("simd_python")
-    add_dot, load, store, transpose, widened, zeros = simd.add_dot, simd.load, simd.store, simd.transpose, simd.widened, simd.zeros
+    add_dot, add_multiple, load, store = simd.add_dot, simd.add_multiple, simd.load, simd.store
+    transpose, widened, zeros = simd.transpose, simd.widened, simd.zeros
 
     @numba.njit
-    def compiled(w: Any, x: Any, dots: Any, copy: Any, turned: Any) -> float:
+    def compiled(w: Any, x: Any, dots: Any, rows: Any, copy: Any, turned: Any) -> float:
         store(add_dot(add_dot(zeros(3), x, 1, w, 2, 20), x, 17, w, 18, 20), dots, 0, 16)
+        store(add_multiple(add_multiple(zeros(4), x, 7, w, 3), x, 9, w, 30), rows, 0, 16)
         store(load(w, 5), copy, 0, 16)
         transpose(w, 1, 9, turned, 3, 10)
         return widened(w, 4)
 
-    def python(w: Any, x: Any, dots: Any, copy: Any, turned: Any) -> float:
+    def python(w: Any, x: Any, dots: Any, rows: Any, copy: Any, turned: Any) -> float:
         d = definition
         d.store(d.add_dot(d.add_dot(d.zeros(3), x, 1, w, 2, 20), x, 17, w, 18, 20), dots, 0, 16)
+        d.store(d.add_multiple(d.add_multiple(d.zeros(4), x, 7, w, 3), x, 9, w, 30), rows, 0, 16)
         d.store(d.load(w, 5), copy, 0, 16)
         d.transpose(w, 1, 9, turned, 3, 10)
         return d.widened(w, 4)
 
     w, x = stored(kind, 100), random(40)
-    outs = [[np.zeros(n, np.float32) for n in (48, 16, 90)] for _ in range(2)]
+    outs = [[np.zeros(n, np.float32) for n in (48, 64, 16, 90)] for _ in range(2)]
     assert compiled(w, x, *outs[0]) == python(w, x, *outs[1])
     for got, expected in zip(*outs, strict=True):
         assert (got == expected).all()
@@ -86,8 +89,9 @@ def test_fetching_ahead_is_one_instruction_a_line_and_may_pass_the_end() -> None
 
     @numba.njit
     def compiled(x: Any, out: Any) -> None:
-        prefetch(x, 0, 1)
-        prefetch(x, 1 << 40, 8)
+        prefetch(x, 0, 1, 1)
+        prefetch(x, 1 << 40, 8, 1)
+        prefetch(x, 8, 2, 2)
         store(load(x, 3), out, 0, 16)
 
     x, out = stored("bfloat16", 40), np.zeros(16, np.float32)
@@ -95,7 +99,7 @@ def test_fetching_ahead_is_one_instruction_a_line_and_may_pass_the_end() -> None
     assert (out == part("simd_python").read(x, 3, 16)).all()
     if platform.machine() in ("x86_64", "AMD64"):  # no number would tell if they were gone
         (text,) = compiled.inspect_asm().values()
-        assert text.count("prefetchnta") == 9
+        assert text.count("prefetchnta") == 9 and text.count("prefetcht1") == 2
 
 
 @compiled_only

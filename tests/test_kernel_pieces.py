@@ -50,6 +50,7 @@ def test_work_of_one_call(operation: str, monkeypatch: pytest.MonkeyPatch) -> No
     run, cost = OPERATIONS[operation]
     whole, compiled, counts = run(kernels), integer._compiled, []
     monkeypatch.setattr(parallel, "_threads", 1)
+    monkeypatch.setattr(parallel, "SECONDS", 0.0)  # as if every call had taken too long
     for module, name in ((linear, "_dots"), (linear, "_panels"), (part("attention"), "_tiled")):
         monkeypatch.setattr(module, name, counted(getattr(module, name), counts))
     monkeypatch.setattr(integer, "_compiled", lambda *kind: counted(compiled(*kind), counts))
@@ -61,6 +62,18 @@ def test_work_of_one_call(operation: str, monkeypatch: pytest.MonkeyPatch) -> No
         largest.append(max(counts) * cost)
         counts.clear()
     assert LONGEST / 8 < largest[0] <= LONGEST < largest[1]
+
+
+def test_calls_are_made_to_last_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quick calls are followed by larger, at most GROWTH times as large; slow ones by smaller ones, at least a piece for each thread."""
+    parallel, now, sizes = part("parallel"), [0.0], []
+    monkeypatch.setattr(parallel.time, "perf_counter", lambda: now[0])
+    for first, last, name in parallel._parts(("x",), 10000, parallel.LONGEST // 4, 2):
+        assert first == sum(sizes) and name == "x"
+        sizes.append(last - first)
+        now[0] += sizes[-1] * (parallel.SECONDS / 64 if len(sizes) < 5 else parallel.SECONDS)
+    assert sum(sizes) == 10000 and sizes[:2] == [8, 32] and sizes[5:7] == [2, 2]
+    assert all(62 <= size <= 64 for size in sizes[2:5])  # but for rounding what fills SECONDS
 
 
 def test_how_long_the_longest_call_may_be() -> None:
