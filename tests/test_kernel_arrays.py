@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 
+import numba
 import numpy as np
 import pytest
 
 from tests.kernel_parts import part
 
 arrays = part("arrays")
+arrays_aligned = arrays.aligned  # what is inlined can be called from compiled code alone
 ROWS = -(-arrays.LARGE // 400)  # of 100 float32: as little as is kept
 
 
@@ -64,4 +66,13 @@ def test_no_more_is_kept_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     last = address(several[-1])
     while several:
         del several[0]
-    assert len(arrays._kept) == 2 and last in map(address, arrays._kept.values())  # what came last is wanted soonest
+    assert len(arrays._kept) == 2
+    assert any(0 <= last - address(kept) < arrays.CACHE_LINE for kept in arrays._kept.values())  # what came last is wanted soonest
+
+
+def test_results_and_buffers_begin_with_a_cache_line() -> None:
+    buffer_of = numba.njit(lambda count: arrays_aligned(count))
+    for count in (1, 16, 1000):
+        assert address(arrays.empty(ROWS + count, 100)) % arrays.CACHE_LINE == 0
+        buffer = buffer_of(count)
+        assert address(buffer) % arrays.CACHE_LINE == 0 and buffer.shape == (count,) and buffer.dtype == np.float32
