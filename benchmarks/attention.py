@@ -8,6 +8,7 @@ keys and values, and is related to plain memory reading; many rows compute, and 
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ import measure
 import numpy as np
 
 from qwenaudio_np import kernels, ops
-from qwenaudio_np.ceilings import PAUSE, median_seconds, memory_ceiling, product_ceiling
+from qwenaudio_np.ceilings import PAUSE, Product, Reading
 from qwenaudio_np.threads import limit_blas
 
 # name: heads, queries, keys, head_dim, causal
@@ -26,6 +27,7 @@ SHAPES = {
     "decode, 2048 cached": (32, 1, 2048, 128, True),
 }
 LARGE = (1024, 1024, 1024)  # a product at which NumPy is at its best
+CALLS = 3  # of each in a turn
 TOLERANCE = 5e-5  # two float32 softmaxes over 2048 keys: each is about 1e-5 from the float64 one
 
 
@@ -48,26 +50,30 @@ def one_line(name: str, shape: tuple[int, int, int, int, bool], repeats: int, to
     k, v = (rng.standard_normal((heads, keys, head_dim), np.float32) for _ in range(2))
     want = ops.attention(q, k, v, causal)
     error = measure.validate(name, kernels.attention(q, k, v, causal), want, TOLERANCE)
-    fast = median_seconds(lambda: kernels.attention(q, k, v, causal), repeats, PAUSE)
-    plain = median_seconds(lambda: ops.attention(q, k, v, causal), repeats, PAUSE)
-    other = float("nan")
+    bound = Reading(kernels.get_threads()) if queries == 1 else Product(*LARGE)
+    turns: dict[str, Callable[[], object]] = {
+        "ours": lambda: kernels.attention(q, k, v, causal),
+        "ops.py": lambda: ops.attention(q, k, v, causal),
+        "ceiling": bound,
+    }
     if torch:
-        theirs = torch_attention(torch, q, k, v, causal)
+        turns["PyTorch"] = theirs = torch_attention(torch, q, k, v, causal)
         measure.validate(f"{name}, PyTorch", theirs(), want, TOLERANCE)
-        other = median_seconds(theirs, repeats, PAUSE)
-    reading = memory_ceiling(kernels.get_threads()) if queries == 1 else float("nan")
-    product = product_ceiling(*LARGE) if queries > 1 else float("nan")
+    rounds = measure.in_turn(turns, repeats, PAUSE, CALLS)
+    ours, others = rounds["ours"], rounds.get("PyTorch", [])
     pairs = heads * (queries * keys - (queries * (queries - 1) // 2 if causal else 0))  # (query, key) pairs that see each other
+    operations = 4 * pairs * head_dim
+    over = (k.nbytes + v.nbytes if queries == 1 else operations) / bound.amount * measure.ratio(rounds["ceiling"], ours)
     return {
         "shape": name,
-        "ms": fast * 1e3,
-        "Gop/s": 4 * pairs * head_dim / fast / 1e9,
-        "over memory reading": (k.nbytes + v.nbytes) / fast / reading,
-        "over NumPy product": 4 * pairs * head_dim / fast / product,
-        "ops.py ms": plain * 1e3,
-        "times faster than ops.py": plain / fast,
-        "PyTorch ms": other * 1e3,
-        "times faster than PyTorch": other / fast,
+        "ms": statistics.median(ours) * 1e3,
+        "Gop/s": operations / statistics.median(ours) / 1e9,
+        "over memory reading": over if queries == 1 else float("nan"),
+        "over NumPy product": over if queries > 1 else float("nan"),
+        "ops.py ms": statistics.median(rounds["ops.py"]) * 1e3,
+        "times faster than ops.py": measure.ratio(rounds["ops.py"], ours),
+        "PyTorch ms": statistics.median(others) * 1e3 if others else float("nan"),
+        "times faster than PyTorch": measure.ratio(others, ours),
         "error/RMS": error,
         "threads": kernels.get_threads(),
     }

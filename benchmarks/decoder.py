@@ -5,7 +5,10 @@
 Made-up weights with a vocabulary of 1024 ids, so that nearly all of the work is in the blocks. Decoding (16 tokens behind a prompt of
 171) is related to plain memory reading, prefill of those 171 positions to NumPy's float32 product. Each computes the logits of every
 position; they are compared with the reference backend's before they count. llama.cpp cannot run the whole model, but these blocks it
-can: it gets the same weights as a GGUF file (the extra `peers`).
+can: it gets the same weights as a GGUF file (the extra `peers`), and takes turns with ours of as many bits.
+
+Memory is read before and after every four tokens, NumPy multiplies before and after every prefill. Times are medians of all fours of
+tokens and all prefills, and a ratio is the median of the ratios of each to what was measured around it, or to the peer's in that round.
 """
 
 from __future__ import annotations
@@ -14,10 +17,10 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import llama_peer
 import measure
@@ -25,8 +28,9 @@ import numpy as np
 
 import qwenaudio_np
 from qwenaudio_np import kernels
-from qwenaudio_np.ceilings import Ceilings
-from qwenaudio_np.config import TextConfig, parse_config
+from qwenaudio_np.cache import KVCache
+from qwenaudio_np.ceilings import PAUSE, Product, Reading, around, seconds
+from qwenaudio_np.config import parse_config
 from qwenaudio_np.convert.random_checkpoint import LEARNED_RANKS, SIZES, Size, config_fields, generation_fields, random_vocabulary
 from qwenaudio_np.convert.random_values import random_pieces
 from qwenaudio_np.convert.safetensors_writer import TensorSpec, plan_shards, write_shards
@@ -35,41 +39,98 @@ from qwenaudio_np.names import EMBEDDING, expected_tensors
 from qwenaudio_np.options import whole_number
 
 PROMPT, NEW = 171, 16  # positions of a prompt about a 6 s clip, and tokens decoded behind it
+TOGETHER = 4  # tokens between two readings of memory
 WIDTHS = replace(SIZES["layer"], ranks=LEARNED_RANKS, vocab_size=1024)
 # RMS of the error over that of the logits: what rounding allows, and what 8 and 4 bits of every product do to random weights. 4 bits say
 # little about which weight went where; llama.cpp gets its weights by one piece of code, which the 8 bits before them check.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-4, "int8": 0.04, "int4": 0.5}
 
-# One timed pass: logits [PROMPT + NEW, vocabulary], seconds of the prefill, seconds per decoded token.
-Pass = Callable[[], tuple[np.ndarray, float, float]]
+
+class Decoder(Protocol):
+    """What is measured. Each prefill begins anew."""
+
+    def prefill(self, ids: list[int]) -> np.ndarray:
+        """ids [length] -> logits [length, vocabulary]"""
+
+    def step(self, token: int) -> np.ndarray:
+        """One more id -> [vocabulary]"""
 
 
-@dataclass(frozen=True)
+class Ours:
+    """A model of ours, and the cache of its latest prefill."""
+
+    def __init__(self, model: qwenaudio_np.QwenAudio) -> None:
+        self.model, self.cache = model, KVCache(model.config.text)
+        self.nbytes = sum(weight.nbytes for name, weight in model.weights.items() if name != EMBEDDING)  # read for each token
+
+    def prefill(self, ids: list[int]) -> np.ndarray:
+        hidden, self.cache = self.model.prefill(self.model.embed(ids))
+        return self.model.logits(hidden)
+
+    def step(self, token: int) -> np.ndarray:
+        return self.model.step(token, self.cache)
+
+
+@dataclass
+class Timed:
+    """Seconds, each beside what was measured around it: of prefills with operations per second, of single tokens with bytes per second."""
+
+    prefills: list[tuple[float, float]] = field(default_factory=list)
+    tokens: list[tuple[float, float]] = field(default_factory=list)
+
+
 class Measure:
     """What every implementation is held against."""
 
-    want: np.ndarray  # logits [PROMPT + NEW, vocabulary] of the reference backend
-    text: TextConfig
-    ceilings: Ceilings
-    repeats: int
+    def __init__(self, reference: qwenaudio_np.QwenAudio, repeats: int, threads: int | None) -> None:
+        self.text, self.repeats = reference.config.text, repeats
+        self.ids = np.random.default_rng(0).integers(0, self.text.vocab_size, PROMPT + NEW).tolist()
+        self.want = all_logits(Ours(reference), self.ids)  # [PROMPT + NEW, vocabulary]
+        self._multiply, self._read = Product(PROMPT, self.text.hidden_size, self.text.ff_size), Reading(threads)
 
-    def line(self, name: str, tolerance: float, nbytes: int, once: Pass) -> dict[str, Any]:
-        """Validate a first pass, time more of them (medians, of the ratios, too). `nbytes` of weights are read for each token."""
-        error = measure.validate(name, once()[0], self.want, tolerance, typical=True)
-        runs = [self.ceilings.beside(lambda: once()[1:]) for _ in range(self.repeats)]
-        reading = statistics.median(nbytes / token / beside for (_, token), beside, _ in runs)
-        product = statistics.median(self.operations / prefill / beside for (prefill, _), _, beside in runs)
-        prefill, token = (statistics.median(run[0][i] for run in runs) for i in range(2))
+    def product(self) -> float:
+        """Operations per second of NumPy's product now; its threads have come to rest afterwards."""
+        rate = self._multiply.amount / statistics.median(seconds(self._multiply) for _ in range(3))
+        time.sleep(PAUSE)
+        return rate
+
+    def reading(self) -> float:
+        """Bytes per second of plain memory reading now."""
+        return self._read.amount / seconds(self._read)
+
+    def lines(self, decoders: dict[str, tuple[Decoder, int]], tolerance: float) -> list[dict[str, Any]]:
+        """Validate all, and time them in turn. `decoders`: name -> decoder, and the bytes of weights that it reads for each token."""
+        errors = {
+            name: measure.validate(name, all_logits(decoder, self.ids), self.want, tolerance, typical=True)
+            for name, (decoder, _) in decoders.items()
+        }
+        timed = {name: Timed() for name in decoders}
+        for _ in range(self.repeats):
+            for name, (decoder, _) in decoders.items():
+                self._pass(decoder, timed[name])
+        ours = next(iter(timed.values()))
+        return [
+            {**self._line(name, nbytes, timed[name]), "error/RMS": errors[name], **compared(timed[name], ours)}
+            for name, (_, nbytes) in decoders.items()
+        ]
+
+    def _pass(self, decoder: Decoder, timed: Timed) -> None:
+        timed.prefills.append(around(self.product, lambda: seconds(lambda: decoder.prefill(self.ids[:PROMPT]))))
+        for first in range(PROMPT, PROMPT + NEW, TOGETHER):
+            some = self.ids[first : first + TOGETHER]
+            timed.tokens.append(around(self.reading, lambda some=some: seconds(lambda: [decoder.step(id_) for id_ in some]) / len(some)))
+
+    def _line(self, name: str, nbytes: int, timed: Timed) -> dict[str, Any]:
+        prefill, token = (statistics.median(took for took, _ in each) for each in (timed.prefills, timed.tokens))
         return {
             "implementation": name,
             "ms/token": token * 1e3,
             "GB/s": nbytes / token / 1e9,
-            "over memory reading": reading,
+            "over memory reading": statistics.median(nbytes / took / rate for took, rate in timed.tokens),
             "prefill ms": prefill * 1e3,
             "Gop/s": self.operations / prefill / 1e9,
-            "over NumPy product": product,
+            "over NumPy product": statistics.median(self.operations / took / rate for took, rate in timed.prefills),
             "weights MB": nbytes / 1e6,
-            "error/RMS": error,
         }
 
     @property
@@ -80,10 +141,22 @@ class Measure:
         return PROMPT * (text.num_hidden_layers * block + 2 * h * text.vocab_size)
 
 
+def all_logits(decoder: Decoder, ids: list[int]) -> np.ndarray:
+    """One pass over PROMPT and NEW ids -> [PROMPT + NEW, vocabulary]"""
+    return np.concatenate([decoder.prefill(ids[:PROMPT]), *(decoder.step(id_)[None] for id_ in ids[PROMPT:])])
+
+
+def compared(line: Timed, ours: Timed) -> dict[str, float]:
+    """How many times faster ours is than a peer, round by round."""
+    stages = {"ours faster, decoding": "tokens", "ours faster, prefill": "prefills"}
+    pairs = {name: [[took for took, _ in getattr(each, stage)] for each in (line, ours)] for name, stage in stages.items()}
+    return {name: float("nan") if line is ours else measure.ratio(*pair) for name, pair in pairs.items()}
+
+
 def main() -> None:
     """Print a row per implementation and type of weights."""
     parser = measure.parser(__doc__ or "")
-    parser.add_argument("--blocks", type=whole_number(1), default=2, metavar="N", help="blocks, of the decoder's 32 (default 2)")
+    parser.add_argument("--blocks", type=whole_number(1), default=6, metavar="N", help="blocks, of the decoder's 32 (default 6)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(Path(folder), replace(WIDTHS, decoder_layers=options.blocks))
@@ -91,40 +164,21 @@ def main() -> None:
 
 
 def lines(folder: str, repeats: int, threads: int | None) -> Iterator[dict[str, Any]]:
-    """Ours by type of weights, then llama.cpp's, each with how much faster than it ours of so many bits is."""
-    model = qwenaudio_np.load(folder, backend="reference", threads=threads)
-    text = model.config.text
-    ids = np.random.default_rng(0).integers(0, text.vocab_size, PROMPT + NEW).tolist()
-    against = Measure(run(model, ids)[0], text, Ceilings(PROMPT, text.hidden_size, text.ff_size, threads), repeats)
-    ours = {}
+    """Ours by type of weights, and behind each llama.cpp of so many bits, with how much faster than it ours is."""
+    reference = qwenaudio_np.load(folder, backend="reference", threads=threads)
+    against = Measure(reference, repeats, threads)
+    peers = measure.peer("llama_cpp", "llama.cpp (llama-cpp-python)") and measure.peer("gguf", "gguf")
     for weights, tolerance in TOLERANCE.items():
-        made = qwenaudio_np.load(folder, weights=weights, threads=threads)
-        nbytes = sum(weight.nbytes for name, weight in made.weights.items() if name != EMBEDDING)
-        ours[weights] = against.line(f"qwenaudio_np, {weights}", tolerance, nbytes, lambda made=made: run(made, ids))
-        yield {**ours[weights], **compared(ours[weights], None)}
-    if measure.peer("llama_cpp", "llama.cpp (llama-cpp-python)") and measure.peer("gguf", "gguf"):
-        for kind, weights in llama_peer.KINDS.items():
-            nbytes = llama_peer.write(f"{folder}/model.gguf", model, kind)
-            peer = llama_peer.Peer(f"{folder}/model.gguf", len(ids), threads or kernels.get_threads())
-            line = against.line(f"llama.cpp, {kind}", TOLERANCE[weights], nbytes, lambda peer=peer: peer.run(ids, PROMPT))
+        ours = Ours(qwenaudio_np.load(folder, weights=weights, threads=threads))
+        decoders: dict[str, tuple[Decoder, int]] = {f"qwenaudio_np, {weights}": (ours, ours.nbytes)}
+        if peers and (kind := llama_peer.KINDS.get(weights)):
+            nbytes = llama_peer.write(f"{folder}/model.gguf", reference, kind)
+            peer = llama_peer.Peer(f"{folder}/model.gguf", PROMPT + NEW, threads or kernels.get_threads())
+            decoders[f"llama.cpp, {kind}"] = peer, nbytes
+            yield from against.lines(decoders, tolerance)
             peer.close()
-            yield {**line, **compared(line, ours[weights])}
-
-
-def compared(line: dict[str, Any], ours: dict[str, Any] | None) -> dict[str, float]:
-    """How many times faster ours is than a peer's line."""
-    stages = {"ours faster, decoding": "ms/token", "ours faster, prefill": "prefill ms"}
-    return {name: line[stage] / ours[stage] if ours else float("nan") for name, stage in stages.items()}
-
-
-def run(model: qwenaudio_np.QwenAudio, ids: list[int]) -> tuple[np.ndarray, float, float]:
-    """One pass of ours over PROMPT and NEW ids."""
-    begin = time.perf_counter()
-    hidden, cache = model.prefill(model.embed(ids[:PROMPT]))
-    rows = [model.logits(hidden)]
-    filled = time.perf_counter()
-    rows += [model.step(token, cache)[None] for token in ids[PROMPT:]]
-    return np.concatenate(rows), filled - begin, (time.perf_counter() - filled) / (len(ids) - PROMPT)
+        else:
+            yield from against.lines(decoders, tolerance)
 
 
 def write_checkpoint(folder: Path, size: Size) -> None:

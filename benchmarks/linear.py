@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import statistics
 from copy import deepcopy
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from qwenaudio_np import kernels, ops
 from qwenaudio_np.bfloat16 import to_bfloat16
-from qwenaudio_np.ceilings import PAUSE, median_seconds, memory_ceiling, product_ceiling
+from qwenaudio_np.ceilings import PAUSE, Product, Reading
 from qwenaudio_np.ops import Weight
 from qwenaudio_np.threads import limit_blas
 
@@ -37,29 +38,31 @@ def main() -> None:
         "int8": kernels.quantise(weight, 8),
         "int4": kernels.quantise(weight, 4),
     }
-    reading = memory_ceiling(kernels.get_threads())
     lines = []
     for rows in ROWS:
-        product = product_ceiling(rows, INNER, OUT) if rows > 1 else 0.0
+        ceiling = Product(rows, INNER, OUT) if rows > 1 else Reading(kernels.get_threads())
         x = rng.standard_normal((rows, INNER), np.float32)
-        lines += [one_line(name, w, x, reading, product, options.repeats) for name, w in stored.items()]
+        lines += [one_line(name, w, x, ceiling, options.repeats) for name, w in stored.items()]
     measure.report(lines, options.json)
 
 
-def one_line(name: str, weight: Weight, x: np.ndarray, reading: float, product: float, repeats: int) -> dict[str, Any]:
+def one_line(name: str, weight: Weight, x: np.ndarray, ceiling: Product | Reading, repeats: int) -> dict[str, Any]:
     """Validate, time, and relate to the ceiling that binds: memory for one row, arithmetic for many."""
     error = measure.validate(name, kernels.linear(x, weight), ops.linear(x, weight), TOLERANCE)
     weights = [deepcopy(weight) for _ in range(COPIES if len(x) == 1 else 1)]
-    seconds = median_seconds(lambda: [kernels.linear(x, w) for w in weights], repeats, PAUSE) / len(weights)
-    speed, rate = 2 * len(x) * OUT * INNER / seconds, weight.nbytes / seconds
+    rounds = measure.in_turn({"ours": lambda: [kernels.linear(x, w) for w in weights], "ceiling": ceiling}, repeats, PAUSE)
+    took = statistics.median(rounds["ours"]) / len(weights)
+    operations = 2 * len(x) * OUT * INNER
+    amount = weight.nbytes if isinstance(ceiling, Reading) else operations
+    over = len(weights) * amount / ceiling.amount * measure.ratio(rounds["ceiling"], rounds["ours"])
     return {
         "weight": name,
         "rows": len(x),
-        "ms": seconds * 1e3,
-        "Gop/s": speed / 1e9,
-        "GB/s": rate / 1e9,
-        "over memory reading": rate / reading,
-        "over NumPy product": speed / product if product else float("nan"),
+        "ms": took * 1e3,
+        "Gop/s": operations / took / 1e9,
+        "GB/s": weight.nbytes / took / 1e9,
+        "over memory reading": over if len(x) == 1 else float("nan"),
+        "over NumPy product": over if len(x) > 1 else float("nan"),
         "error/RMS": error,
         "threads": kernels.get_threads(),
     }

@@ -5,7 +5,6 @@ Its architecture "qwen" is Qwen-7B, up to seq_length positions (it has neither d
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import qwenaudio_np
 from qwenaudio_np.ops import widen
 
-KINDS = {"Q8_0": "int8", "Q4_0": "int4"}  # its types of weights in groups of 32, and ours of as many bits
+KINDS = {"int8": "Q8_0", "int4": "Q4_0"}  # our types of weights, and its of as many bits, in groups of 32 as well
 _NAMES = {
     "transformer.wte.weight": "token_embd.weight",
     "transformer.ln_f.weight": "output_norm.weight",
@@ -81,16 +80,16 @@ class Peer:
         options: dict[str, Any] = {"n_threads": threads, "n_threads_batch": threads, "n_batch": positions, "n_ubatch": positions}
         self._model = llama_cpp.Llama(path, n_ctx=positions, logits_all=True, verbose=False, **options)
 
-    def run(self, ids: list[int], prompt: int) -> tuple[np.ndarray, float, float]:
-        """One pass: logits [len(ids), vocabulary], seconds of the first `prompt` ids at once, seconds per id of the others."""
+    def prefill(self, ids: list[int]) -> np.ndarray:
+        """ids [length], the first of all -> logits [length, vocabulary]"""
         self._model.reset()
-        begin = time.perf_counter()
-        self._model.eval(ids[:prompt])
-        filled = time.perf_counter()
-        for token in ids[prompt:]:
-            self._model.eval([token])
-        seconds = (time.perf_counter() - filled) / (len(ids) - prompt)
-        return self._model.scores[: len(ids)].copy(), filled - begin, seconds
+        self._model.eval(ids)
+        return self._model.scores[: len(ids)]
+
+    def step(self, token: int) -> np.ndarray:
+        """One more id -> the logits of the one after it, [vocabulary]"""
+        self._model.eval([token])
+        return self._model.scores[self._model.n_tokens - 1]
 
     def close(self) -> None:
         """Give its memory back."""

@@ -1,7 +1,7 @@
 """What every benchmark here shares: validation, options, peers, tables and JSON lines. Timing and ceilings: qwenaudio_np/ceilings.py.
 
-A figure is printed only for an implementation whose result was first compared with ops.py. Times are medians. The ceilings are
-measured in the same run, because other programs share the machine: only ratios within one run mean anything.
+A figure is printed only for an implementation whose result was first compared with ops.py. Times are medians. Other programs share the
+machine: so peers and ceilings are timed in the same rounds as ours, and ratios are medians of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import importlib
 import importlib.util
 import json
 import platform
+import statistics
 import sys
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from qwenaudio_np.ceilings import median_seconds
 from qwenaudio_np.options import whole_number
 
 
@@ -29,6 +33,25 @@ def validate(name: str, got: np.ndarray, want: np.ndarray, tolerance: float, typ
     if not error <= tolerance:
         raise SystemExit(f"{name}: error {error:.1e} of RMS, expected at most {tolerance:.1e}; not timed")
     return error
+
+
+def in_turn(functions: Mapping[str, Callable[[], object]], repeats: int, pause: float, calls: int = 1) -> dict[str, list[float]]:
+    """Seconds of every function in each of `repeats` rounds, in which all follow one another: what else the machine does hits them alike.
+
+    A turn begins with a pause, for threads of the one before may spin on, and a call that is not timed; the median of `calls` more counts.
+    Of what takes a few milliseconds the first calls after a pause are slower: it wants more of them.
+    """
+    rounds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            time.sleep(pause)
+            rounds[name].append(median_seconds(function, calls))
+    return rounds
+
+
+def ratio(more: list[float], less: list[float]) -> float:
+    """The median, over the rounds, of seconds of one thing over seconds of another; NaN if one of them was not timed."""
+    return statistics.median(a / b for a, b in zip(more, less, strict=True)) if more and less else float("nan")
 
 
 def arguments(description: str) -> argparse.Namespace:

@@ -26,7 +26,7 @@ def test_a_run_stands_between_its_ceilings(small: ceilings.Ceilings, monkeypatch
 
 def test_what_is_read_and_multiplied(small: ceilings.Ceilings, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[object] = []
-    monkeypatch.setattr(ceilings, "_seconds", lambda function: done.append(function()) or 0.5)
+    monkeypatch.setattr(ceilings, "seconds", lambda function: done.append(function()) or 0.5)
     assert small.reading() == 2 * (1 << 16) and done == [[1, 1]]  # the largest of ones, a share for each thread
     assert small.product() == 2 * 2 * 3 * 8 * 5
     assert np.shape(done[-1]) == (3, 5)
