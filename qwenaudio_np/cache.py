@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from qwenaudio_np.bfloat16 import to_bfloat16
 from qwenaudio_np.config import TextConfig
@@ -13,6 +14,15 @@ from qwenaudio_np.ops import Array, Stored
 
 KEPT = {"float32": np.float32, "bfloat16": np.uint16}  # what keys and values can be kept as: its name, and the type of the array
 FIRST_CAPACITY = 256  # positions; doubled whenever it is full, so that growing copies each row about once
+
+
+def usually_kept(dtype: DTypeLike, quantised: bool) -> np.dtype:
+    """What keys and values are kept as where nobody says: as the type of the arithmetic, but beside quantised weights bfloat16.
+
+    That moves the embedded model's logits by 0.04 % of their RMS, which int8 weights have moved by 0.8 % already, int4 by 5 %. In float64
+    nothing is rounded: it is there to be right.
+    """
+    return np.dtype(np.uint16 if quantised and np.dtype(dtype) == np.float32 else dtype)
 
 
 class KVCache:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
+from qwenaudio_np.cache import usually_kept
 from qwenaudio_np.config import ModelConfig
 from qwenaudio_np.errors import MismatchError, UnsupportedError, UsageError, shown
 from qwenaudio_np.memory import available_bytes, needed_bytes, require_memory
@@ -24,7 +25,7 @@ from qwenaudio_np.quantised import Quantised, quantise
 from qwenaudio_np.recoding import Progress, Quantise, recoded
 from qwenaudio_np.safetensors_file import Entry, Header, SafetensorsFile, read_header
 from qwenaudio_np.shards import INDEX_FILE, MAX_INDEX_BYTES, SINGLE_FILE, Shards, some
-from qwenaudio_np.weight_plan import FLOAT_NAMES, WEIGHTS, Piece, can_be_quantised, pieces, planned_bytes, stored_bits
+from qwenaudio_np.weight_plan import FLOAT_NAMES, WEIGHTS, Piece, bits_of, can_be_quantised, pieces, planned_bytes, stored_bits
 
 __all__ = ["FLOAT_NAMES", "INDEX_FILE", "MAX_INDEX_BYTES", "SINGLE_FILE", "Shards", "Weights", "checkpoint_summary", "load_weights"]
 
@@ -61,6 +62,11 @@ class Weights(Mapping[str, Weight]):
                 return name
         return next(iter(self.dtypes)) if len(self.dtypes) == 1 else "mixed"
 
+    @property
+    def quantised(self) -> bool:
+        """Whether some are in 8 or 4 bits."""
+        return any(isinstance(weight, Quantised) for weight in self._arrays.values())
+
 
 def _type_name(weight: Weight) -> str:
     if isinstance(weight, Quantised):
@@ -86,6 +92,11 @@ class Summary:
     decoder_parameters: int
     weight_bytes: int
 
+    @property
+    def quantised(self) -> bool:
+        """Whether some weights are in 8 or 4 bits."""
+        return any("U8" in file.dtypes for file in self.files)
+
 
 def load_weights(
     folder: str | Path,
@@ -100,7 +111,7 @@ def load_weights(
     quantise: Quantise = quantise,
 ) -> Weights:
     """Map the weights of a checkpoint folder after checking names, shapes, types and the memory for `positions` positions, computed
-    in `dtype`, keys and values kept as `kv` (None: as `dtype`).
+    in `dtype`, keys and values kept as `kv` (None: as `usually_kept`).
 
     `force` skips the memory check alone. `weights` is the type they shall have, one of WEIGHTS; None: as stored.
     `quantise` does that, `progress` hears of it.
@@ -117,7 +128,9 @@ def load_weights(
     if not force:
         entries = {name: files[holder[name]].header.tensors[name] for name in wanted}
         nbytes = sum(planned_bytes(name, entry.shape, entry.nbytes, weights) for name, entry in entries.items())
-        require_memory(needed_bytes(config, nbytes, positions, dtype, kv), available_bytes())
+        quantised = any(bits_of(name, weights or "") for name in wanted) or any(name.endswith(".codes") for name in wanted)
+        kept = usually_kept(dtype, quantised) if kv is None else kv
+        require_memory(needed_bytes(config, nbytes, positions, dtype, kept), available_bytes())
     arrays = _assembled({name: files[holder[name]].tensor(name).array for name in wanted}, config)
     stored = Weights(arrays, tied=config.text.tie_word_embeddings)
     if weights in (None, stored.label):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from qwenaudio_np import backends
-from qwenaudio_np.cache import KEPT
+from qwenaudio_np.cache import KEPT, usually_kept
 from qwenaudio_np.checkpoint import load_weights
 from qwenaudio_np.config import ModelConfig, load_config
 from qwenaudio_np.embedded import model_folder
@@ -42,14 +42,15 @@ def load(
     for all models (default: all cores); a ThreadsWarning says so where NumPy cannot be held to it. force: load even where memory looks
     too small. weights: "float32", "bfloat16", "int8" or "int4" converts them while loading (default: as stored), telling
     `progress` how many of how many are done. notice: called with a line when kernels are compiled for the first time.
-    kv: "float32" or "bfloat16", how keys and values of past positions are kept (default: as `dtype`).
+    kv: "float32" or "bfloat16", how keys and values of past positions are kept (default: as `dtype`, but in
+    bfloat16 beside weights of 8 or 4 bits in float32 arithmetic).
     Raises a QwenAudioError that says what is wrong with the folder.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype is {shown(dtype)}, expected float32 or float64")
     if kv is not None and kv not in KEPT:
         raise UsageError(f"kv is {shown(kv)}, expected float32 or bfloat16")
-    kept = DTYPES[dtype] if kv is None else KEPT[kv]
+    asked = None if kv is None else KEPT[kv]
     path = model_folder(path)
     limit_blas(threads)
     ops = backends.get(backend, threads, notice)
@@ -57,9 +58,10 @@ def load(
     tokenizer = Tokenizer.from_file(Path(path) / VOCABULARY_FILE, SPECIAL_TOKENS if config.audio else TEXT_TOKENS)
     check_vocabulary(config, tokenizer)
     loaded = load_weights(
-        path, config, dtype=DTYPES[dtype], kv=kept, force=force, weights=weights, progress=progress, quantise=ops.quantise
+        path, config, dtype=DTYPES[dtype], kv=asked, force=force, weights=weights, progress=progress, quantise=ops.quantise
     )
-    labels = {"model": str(path), "backend": backend, "weights": loaded.label, "kv": kv or dtype}
+    kept = usually_kept(DTYPES[dtype], loaded.quantised) if asked is None else np.dtype(asked)
+    labels = {"model": str(path), "backend": backend, "weights": loaded.label, "kv": "bfloat16" if kept == np.uint16 else str(kept)}
     return QwenAudio(config, loaded, tokenizer, ops, DTYPES[dtype], labels, kept)
 
 

@@ -12,6 +12,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from qwenaudio_np.audio import Clip
 from qwenaudio_np.backends import Ops
@@ -42,7 +43,7 @@ class QwenAudio:
         ops: Ops,
         dtype: type = np.float32,
         labels: dict[str, str] | None = None,
-        kv: type | None = None,
+        kv: DTypeLike | None = None,
     ) -> None:
         self.config = config
         self.weights = weights

@@ -7,7 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qwenaudio_np import __version__
+from qwenaudio_np.cache import usually_kept
 from qwenaudio_np.checkpoint import DEFAULT_POSITIONS, MAX_INDEX_BYTES, checkpoint_files, checkpoint_summary
 from qwenaudio_np.config import ModelConfig, read_json
 from qwenaudio_np.errors import FormatError, shown
@@ -46,6 +49,7 @@ def checkpoint_report(folder: str, config: ModelConfig) -> dict[str, Any]:
     """Sizes, types, parameters, memory and switches of a checkpoint folder, from its config and headers alone."""
     summary = checkpoint_summary(folder, config)
     text = config.text
+    kept = usually_kept(np.float32, summary.quantised)
     lengths = sorted({min(DEFAULT_POSITIONS, text.max_position_embeddings), text.max_position_embeddings})
     return {
         "model": folder,
@@ -53,8 +57,8 @@ def checkpoint_report(folder: str, config: ModelConfig) -> dict[str, Any]:
         "parameters": {"encoder": summary.encoder_parameters, "decoder": summary.decoder_parameters},
         "weight_bytes": summary.weight_bytes,
         "memory_bytes": {
-            "needed_by_positions": {str(length): needed_bytes(config, summary.weight_bytes, length) for length in lengths},
-            "cache_per_position": cache_bytes(text, 1, 4),
+            "needed_by_positions": {str(length): needed_bytes(config, summary.weight_bytes, length, kv=kept) for length in lengths},
+            "cache_per_position": cache_bytes(text, 1, kept.itemsize),
             "available_now": available_bytes(),
         },
         "decoder": asdict(text),

@@ -124,6 +124,16 @@ def test_longer_prompts_and_float64_need_more(folder: Path, monkeypatch: pytest.
         load_weights(folder, config, positions=8192)
 
 
+@pytest.mark.parametrize(("weights", "kv", "itemsize"), [(None, None, 4), ("int8", None, 2), ("int4", np.float32, 4), (None, np.uint16, 2)])
+def test_memory_for_keys_and_values_as_they_are_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, weights: str | None, kv: type | None, itemsize: int
+) -> None:
+    kept: list[np.dtype] = []
+    monkeypatch.setattr("qwenaudio_np.checkpoint.needed_bytes", lambda *rest: kept.append(np.dtype(rest[-1])) or 0)
+    load_weights(folder, load_config(folder), weights=weights, kv=kv)
+    assert kept[0].itemsize == itemsize
+
+
 def test_weights_are_a_mapping(folder: Path) -> None:
     weights = load(folder)
     assert LN in weights and "nothing" not in weights

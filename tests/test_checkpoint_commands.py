@@ -71,6 +71,13 @@ def test_info_for_people_and_programs(run: Run) -> None:
     assert report["decoder"]["hidden_size"] == 64 and report["encoder"]["n_state"] == 48
 
 
+def test_info_counts_keys_and_values_as_they_are_kept(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("convert", TINY, out, "--weights", "int8").status == 0
+    floats, quantised = (json.loads(run("info", folder, "--json").out)["memory_bytes"] for folder in (TINY, out))
+    assert floats["cache_per_position"] == 2 * quantised["cache_per_position"] == 2 * 3 * 64 * 4  # keys and values of 3 layers
+
+
 def test_info_of_an_encoder_alone(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run("convert", FOLDER / "whisper.pt", out, "--weights", "int8").status == 0

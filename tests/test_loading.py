@@ -82,6 +82,16 @@ def test_how_keys_and_values_are_kept(folder: Path, dtype: str, kv: str | None, 
     assert (hidden.dtype, cache.dtype, model.labels["kv"]) == (np.dtype(dtype), kept, kv or dtype)
 
 
+@pytest.mark.parametrize(("weights", "dtype", "kv", "kept"), [
+    ("int8", "float32", None, "bfloat16"), ("int4", "float32", None, "bfloat16"), ("int8", "float64", None, "float64"),
+    ("int8", "float32", "float32", "float32"), ("bfloat16", "float32", None, "float32")
+])  # fmt: skip
+def test_beside_quantised_weights_keys_and_values_are_halved(folder: Path, weights: str, dtype: str, kv: str | None, kept: str) -> None:
+    model = qwenaudio_np.load(folder, backend="reference", dtype=dtype, weights=weights, kv=kv)
+    _, cache = model.prefill(model.embed([1, 2, 3]))
+    assert model.labels["kv"] == kept and cache.dtype == (np.uint16 if kept == "bfloat16" else np.dtype(kept))
+
+
 def test_unknown_dtype_kv_and_backend() -> None:
     with pytest.raises(UsageError, match="kv is 'int8', expected float32 or bfloat16"):
         qwenaudio_np.load("x", kv="int8")
