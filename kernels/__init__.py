@@ -13,7 +13,7 @@ from .activations import gated_silu, gelu
 from .attention import attention
 from .compile_cache import announce_compiling
 from .conv1d import conv1d
-from .decoder_block import decoder_block
+from .decoder_block import decoder_blocks
 from .isa import get_isa, set_isa
 from .linear import linear, linears
 from .norms import layer_norm, rms_norm
@@ -25,7 +25,7 @@ __all__ = [
     "attention",
     "average_pool",
     "conv1d",
-    "decoder_block",
+    "decoder_blocks",
     "embedding",
     "gated_silu",
     "gelu",

@@ -1,8 +1,8 @@
-"""`decoder.block` for one new token, in one call of compiled code: the same kernels one after the other, and what NumPy does between them.
+"""`decoder.blocks` for one new token, each in one call of compiled code: the same kernels one after the other, and what NumPy does between.
 
 A block reads 400 MB of bfloat16 weights, or 126 MB in 4 bits, in some milliseconds, and they push out of the caches what Python
-needs for a dozen operations: from there each takes ten times its usual time, together up to a fifth of a token. So Python prepares the
-arguments of every block once (`_Prepared`), and hands them on with each token.
+needs for a dozen operations: from there each takes ten times its usual time, together up to a fifth of a token. So Python prepares what
+stays the same of every block once (`_Prepared`), and with each token the calls of all blocks before the first of them runs.
 
 The numbers are those of the operations one by one, bit for bit.
 """
@@ -10,7 +10,7 @@ The numbers are those of the operations one by one, bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +22,7 @@ from qwenaudio_np.config import TextConfig
 from qwenaudio_np.errors import NumericsError
 from qwenaudio_np.ops import Array, Stored, Weight
 from qwenaudio_np.quantised import Quantised
+from qwenaudio_np.wiring import Weights, under
 
 from . import activations, isa, linear_quantised, norms, parallel
 from .arrays import readable, require_shape
@@ -68,34 +69,46 @@ class _Flow:
         hidden, inner = config.hidden_size, config.ff_size
         self.room = tuple(np.empty(size, np.float32) for size in (max(hidden, inner), 3 * hidden, hidden, inner, inner))
         self.rounded = linear_quantised.room(max(hidden, inner))
-        self.blocks: dict[int, _Prepared] = {}
+        self._blocks: dict[int, _Prepared] = {}
+
+    def block(self, layer: int, w: Callable[[str], Weight], config: TextConfig) -> _Prepared:
+        """What was prepared of a block, if these are still its weights; else anew."""
+        weights = tuple(w(name) for name in WEIGHTS)
+        if (made := self._blocks.get(layer)) is None or not made.fits(weights):
+            made = self._blocks[layer] = _Prepared(weights, config, self)
+        return made
 
 
 _flows: WeakKeyDictionary[KVCache, _Flow] = WeakKeyDictionary()
 
 
-def decoder_block(
-    x: Array, layer: int, cos: Array, sin: Array, logn: Array, cache: KVCache, w: Callable[[str], Weight], config: TextConfig
-) -> Array:
-    """x [1, hidden] float32, the position behind those in the cache -> [1, hidden], as decoder.block; NumericsError as there.
+def decoder_blocks(
+    x: Array, cos: Array, sin: Array, logn: Array, cache: KVCache, weights: Weights, config: TextConfig
+) -> Iterator[Array]:
+    """x [1, hidden] float32, the position behind those in the cache -> [1, hidden] after each block, as decoder.blocks; NumericsError as
+    there.
 
     cos, sin [1, rotary_dim], logn [1]; the cache holds float32 or bfloat16. Raises ValueError for shapes that do not fit.
     """
-    require_shape("x", x, (1, config.hidden_size))
-    for name, array, shape in (("cos", cos, (1, config.rotary_dim)), ("sin", sin, (1, config.rotary_dim)), ("logn", logn, (1,))):
+    shapes = (1, config.hidden_size), (1, config.rotary_dim), (1, config.rotary_dim), (1,)
+    for name, array, shape in zip(("x", "cos", "sin", "logn"), (x, cos, sin, logn), shapes, strict=True):
         require_shape(name, array, shape)
     if (flow := _flows.get(cache)) is None:
         flow = _flows[cache] = _Flow(config)
-    weights = tuple(w(name) for name in WEIGHTS)
-    if (block := flow.blocks.get(layer)) is None or not block.fits(weights):
-        block = flow.blocks[layer] = _Prepared(weights, config, flow)
-    keys, values = cache.room(layer, 1)  # [heads, capacity, head_dim]
-    out, finite = np.empty(x.shape, np.float32), np.zeros(1, np.bool_)
-    inputs = tuple(np.ascontiguousarray(array).reshape(-1) for array in (x, cos, sin, logn, keys, values))
-    parallel.whole(block.kernel, (*inputs, cache.length, out.reshape(-1), finite, *block.arguments), SHARED, block.cost)
-    if not finite[0]:
-        raise NumericsError(f"non-finite activations after decoder block {layer}; the checkpoint is damaged there, or its values overflow")
-    return out
+    stream, *turn = (np.ascontiguousarray(array).reshape(-1) for array in (x, cos, sin, logn))
+    results, finite = np.empty((config.num_hidden_layers, config.hidden_size), np.float32), np.zeros(1, np.bool_)
+    calls = []  # all of them before the first: afterwards Python has to come back from memory for each step
+    for layer, result in enumerate(results):
+        block = flow.block(layer, under(f"transformer.h.{layer}.", weights), config)
+        kept = (array.reshape(-1) for array in cache.room(layer, 1))  # [heads * capacity * head_dim] each
+        calls.append((block.kernel, (stream, *turn, *kept, cache.length, result, finite, *block.arguments), SHARED, block.cost))
+        stream = result
+    for layer, call in enumerate(calls):
+        parallel.whole(*call)
+        if not finite[0]:
+            place = f"decoder block {layer}"
+            raise NumericsError(f"non-finite activations after {place}; the checkpoint is damaged there, or its values overflow")
+        yield results[layer : layer + 1]
 
 
 def _kind(weight: Weight) -> int:

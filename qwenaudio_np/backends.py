@@ -23,8 +23,8 @@ BACKENDS = ("reference", "numba")
 class Ops(Protocol):
     """What a backend offers. Shapes and meaning: the functions of the same names in ops.py.
 
-    It may also have `decoder_block`, which is `block` of decoder.py for one row of float32, all at once and bit for bit: a new token is so
-    little work that what lies between the operations counts.
+    It may also have `decoder_blocks`, which is `blocks` of decoder.py for one row of float32, each all at once and bit for bit: a new token
+    is so little work that what lies between the operations counts.
     """
 
     def embedding(self, table: Weight, ids: NDArray[np.intp], dtype: np.dtype) -> Array: ...

@@ -6,7 +6,7 @@ Source: modeling_qwen.py of Qwen-Audio, classes QWenModel, QWenBlock, QWenAttent
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -25,17 +25,25 @@ def decode(x: Array, cache: KVCache, weights: Weights, config: TextConfig, ops: 
     positions = np.arange(cache.length, cache.length + len(x))
     cos, sin = rotary_tables(positions, cache.ntk_alpha, config, x.dtype)  # [length, rotary_dim]
     logn = logn_factors(positions, config, x.dtype)  # [length]
-    for layer in range(config.num_hidden_layers):
-        w = under(f"transformer.h.{layer}.", weights)
-        if len(x) == 1 and x.dtype == np.float32 and cache.dtype != np.float64 and hasattr(ops, "decoder_block"):
-            x = ops.decoder_block(x, layer, cos, sin, logn, cache, w, config)  # `block`, all at once
-        else:
-            x = block(x, layer, cos, sin, logn, cache, w, config, ops)
+    if len(x) == 1 and x.dtype == np.float32 and cache.dtype != np.float64 and hasattr(ops, "decoder_blocks"):
+        streams = ops.decoder_blocks(x, cos, sin, logn, cache, weights, config)
+    else:
+        streams = blocks(x, cos, sin, logn, cache, weights, config, ops)
+    for layer, x in enumerate(streams):
         tap(f"decoder.h.{layer}", x)
     cache.advance(len(x))
     x = ops.rms_norm(x, weights["transformer.ln_f.weight"], config.layer_norm_epsilon)
     tap("decoder.ln_f", x)
     return x
+
+
+def blocks(
+    x: Array, cos: Array, sin: Array, logn: Array, cache: KVCache, weights: Weights, config: TextConfig, ops: Ops
+) -> Iterator[Array]:
+    """x [length, hidden] -> [length, hidden] after each block"""
+    for layer in range(config.num_hidden_layers):
+        x = block(x, layer, cos, sin, logn, cache, under(f"transformer.h.{layer}.", weights), config, ops)
+        yield x
 
 
 def block(

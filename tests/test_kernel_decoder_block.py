@@ -12,6 +12,7 @@ import pytest
 import qwenaudio_np
 from qwenaudio_np import backends
 from qwenaudio_np.cache import KVCache
+from qwenaudio_np.decoder import decode
 from qwenaudio_np.errors import NumericsError
 from tests.cli_tools import TINY
 from tests.kernel_parts import compiled_only, part
@@ -24,7 +25,7 @@ class OneByOne:
     """The compiled operations, but no block in one piece."""
 
     def __getattr__(self, name: str) -> Any:
-        if name == "decoder_block":
+        if name == "decoder_blocks":
             raise AttributeError(name)
         return getattr(kernels, name)
 
@@ -44,13 +45,24 @@ def everything(cache: KVCache) -> bytes:
 def test_the_bits_of_the_operations_one_by_one(weights: str, kv: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = qwenaudio_np.load(TINY, weights=weights, kv=kv)
     called: list[int] = []
-    block = kernels.decoder_block
-    monkeypatch.setattr(kernels, "decoder_block", lambda x, layer, *rest: called.append(layer) or block(x, layer, *rest))
+    blocks = kernels.decoder_blocks
+    monkeypatch.setattr(kernels, "decoder_blocks", lambda *all_: called.append(len(all_[0])) or blocks(*all_))
     logits, cache = steps(model)
-    assert called == STEPS * list(range(model.config.text.num_hidden_layers))
+    assert called == STEPS * [1]
     model.ops = OneByOne()  # type: ignore[assignment]
     expected, other = steps(model)
     assert logits == expected and everything(cache) == everything(other)
+
+
+def test_whoever_looks_sees_what_comes_out_of_every_block() -> None:
+    model, seen = qwenaudio_np.load(TINY, weights="int8"), []
+    for _ in range(2):
+        _, cache = model.prefill(model.embed([1, 2, 3]))
+        told: dict[str, np.ndarray] = {}
+        decode(model.look_up([4]), cache, model.weights, model.config.text, model.ops, told.__setitem__)
+        seen.append({name: array.tobytes() for name, array in told.items()})
+        model.ops = OneByOne()  # type: ignore[assignment]
+    assert seen[0] == seen[1] and len(set(seen[0].values())) == model.config.text.num_hidden_layers + 1
 
 
 @compiled_only
