@@ -82,9 +82,7 @@ class _Flow:
 _flows: WeakKeyDictionary[KVCache, _Flow] = WeakKeyDictionary()
 
 
-def decoder_blocks(
-    x: Array, cos: Array, sin: Array, logn: Array, cache: KVCache, weights: Weights, config: TextConfig
-) -> Iterator[Array]:
+def decoder_blocks(x: Array, cos: Array, sin: Array, logn: Array, cache: KVCache, weights: Weights, config: TextConfig) -> Iterator[Array]:
     """x [1, hidden] float32, the position behind those in the cache -> [1, hidden] after each block, as decoder.blocks; NumericsError as
     there.
 

@@ -111,4 +111,3 @@ def logn_factors(positions: np.ndarray, config: TextConfig, dtype: np.dtype) -> 
     i = np.maximum(positions + 1, config.seq_length).astype(np.float64)
     factors = np.log(i) / math.log(config.seq_length) if config.use_logn_attn else np.ones(len(i))
     return factors.astype(dtype)
-
