@@ -40,6 +40,7 @@ from qwenaudio_np.options import whole_number
 
 PROMPT, NEW = 171, 16  # positions of a prompt about a 6 s clip, and tokens decoded behind it
 TOGETHER = 4  # tokens between two readings of memory
+RESTING = 0.002  # seconds, after which our helper threads no longer watch for work
 WIDTHS = replace(SIZES["layer"], ranks=LEARNED_RANKS, vocab_size=1024)
 # RMS of the error over that of the logits: what rounding allows, and what 8 and 4 bits of every product do to random weights. 4 bits say
 # little about which weight went where; llama.cpp gets its weights by one piece of code, which the 8 bits before them check.
@@ -87,6 +88,7 @@ class Measure:
         self.ids = np.random.default_rng(0).integers(0, self.text.vocab_size, PROMPT + NEW).tolist()
         self.want = all_logits(Ours(reference), self.ids)  # [PROMPT + NEW, vocabulary]
         self._multiply, self._read = Product(PROMPT, self.text.hidden_size, self.text.ff_size), Reading(threads)
+        self._read()  # its threads are there now
 
     def product(self) -> float:
         """Operations per second of NumPy's product now; its threads have come to rest afterwards."""
@@ -95,7 +97,8 @@ class Measure:
         return rate
 
     def reading(self) -> float:
-        """Bytes per second of plain memory reading now."""
+        """Bytes per second of plain memory reading now, when helper threads have gone to sleep."""
+        time.sleep(RESTING)
         return self._read.amount / seconds(self._read)
 
     def lines(self, decoders: dict[str, tuple[Decoder, int]], tolerance: float) -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ def decoder_blocks(x: Array, cos: Array, sin: Array, logn: Array, cache: KVCache
     """x [1, hidden] float32, the position behind those in the cache -> [1, hidden] after each block, as decoder.blocks; NumericsError as
     there.
 
-    cos, sin [1, rotary_dim], logn [1]; the cache holds float32 or bfloat16. Raises ValueError for shapes that do not fit.
+    cos, sin [1, rotary_dim], logn [1]; the cache holds float32 or bfloat16. With the first result: ValueError for shapes that do not fit.
     """
     shapes = (1, config.hidden_size), (1, config.rotary_dim), (1, config.rotary_dim), (1,)
     for name, array, shape in zip(("x", "cos", "sin", "logn"), (x, cos, sin, logn), shapes, strict=True):

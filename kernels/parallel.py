@@ -26,7 +26,7 @@ from qwenaudio_np.threads import usable_cores
 
 from .board import new_board, offer
 from .compile_cache import inlined, kernel
-from .simd_python import LAST, NEXT
+from .simd_python import FAILED, LAST, NEXT
 from .team import Team, closed, require_done
 
 INLINE = 1 << 16  # multiply-adds below which sharing costs more than it saves
@@ -129,6 +129,7 @@ def _own_board() -> tuple[Any, Any]:
     """What this thread works on where nobody helps. Made once: behind a decoder block that takes 60 us, as long as a small operation."""
     if not hasattr(_own, "board"):
         _own.board = new_board()
+    _own.board[0][FAILED] = 0  # Ctrl-C may have come between an operation that failed and the look at it
     return _own.board
 
 

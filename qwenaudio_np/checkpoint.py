@@ -91,11 +91,7 @@ class Summary:
     encoder_parameters: int
     decoder_parameters: int
     weight_bytes: int
-
-    @property
-    def quantised(self) -> bool:
-        """Whether some weights are in 8 or 4 bits."""
-        return any("U8" in file.dtypes for file in self.files)
+    quantised: bool  # whether some weights are in 8 or 4 bits
 
 
 def load_weights(
@@ -168,6 +164,7 @@ def checkpoint_summary(folder: str | Path, config: ModelConfig) -> Summary:
         encoder_parameters=encoder,
         decoder_parameters=sum(counts.values()) - encoder,
         weight_bytes=sum(entry.nbytes for entry in entries.values()),
+        quantised=any(name.endswith(".codes") for name in entries),
     )
 
 

@@ -25,7 +25,7 @@ def decode(x: Array, cache: KVCache, weights: Weights, config: TextConfig, ops: 
     positions = np.arange(cache.length, cache.length + len(x))
     cos, sin = rotary_tables(positions, cache.ntk_alpha, config, x.dtype)  # [length, rotary_dim]
     logn = logn_factors(positions, config, x.dtype)  # [length]
-    if len(x) == 1 and x.dtype == np.float32 and cache.dtype != np.float64 and hasattr(ops, "decoder_blocks"):
+    if len(x) == 1 and x.dtype == np.float32 and cache.dtype in (np.float32, np.uint16) and hasattr(ops, "decoder_blocks"):
         streams = ops.decoder_blocks(x, cos, sin, logn, cache, weights, config)
     else:
         streams = blocks(x, cos, sin, logn, cache, weights, config, ops)

@@ -12,6 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from qwenaudio_np.checkpoint import INDEX_FILE, checkpoint_summary, load_weights
+from qwenaudio_np.cli import main
 from qwenaudio_np.config import ModelConfig, load_config
 from qwenaudio_np.errors import MismatchError, ResourceError
 from tests.checkpoint_tools import FIRST, GOLDEN, LN, SECOND, copy_of_tiny, edit_map, edit_shard, load, refused
@@ -132,6 +133,16 @@ def test_memory_for_keys_and_values_as_they_are_kept(
     monkeypatch.setattr("qwenaudio_np.checkpoint.needed_bytes", lambda *rest: kept.append(np.dtype(rest[-1])) or 0)
     load_weights(folder, load_config(folder), weights=weights, kv=kv)
     assert kept[0].itemsize == itemsize
+
+
+def test_a_checkpoint_stored_in_8_bits_needs_memory_for_keys_and_values_in_bfloat16(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["convert", str(folder), str(tmp_path / "int8"), "--weights", "int8"]) == 0
+    kept: list[np.dtype] = []
+    monkeypatch.setattr("qwenaudio_np.checkpoint.needed_bytes", lambda *rest: kept.append(np.dtype(rest[-1])) or 0)
+    load_weights(tmp_path / "int8", load_config(tmp_path / "int8"))
+    assert kept == [np.dtype(np.uint16)]
 
 
 def test_weights_are_a_mapping(folder: Path) -> None:
