@@ -1,71 +1,103 @@
-"""What happens to a clean synthetic clip before the model hears it: rooms, microphones, noise, silence around it.
+"""What happens to clean synthetic clips before the model hears them: rooms, microphones, noise, and parts that are covered up.
 
-Every function takes and gives a float32 waveform at 16 kHz; what is drawn comes from the generator alone, so a clip's augmentation is a
-function of its seed.
+All of a step's clips at once, on whatever device they are; what is drawn comes from PyTorch's generator.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.random import Generator
+import torch
 from scipy.fft import next_fast_len
-from scipy.signal import butter, fftconvolve, sosfilt
+from torch import Tensor
 
 from demo.clip_store import RATE
 
-
-def augment(wave: np.ndarray, random: Generator) -> tuple[np.ndarray, float]:
-    """The clip as a microphone might have heard it, and how many seconds later its sounds now come."""
-    lead, trail = random.uniform(0.0, 0.6, 2) * (random.random(2) < 0.6)
-    wave = np.pad(wave, (round(lead * RATE), round(trail * RATE)))
-    if random.random() < 0.4:
-        wave = reverberate(wave, random)
-    if random.random() < 0.6:
-        wave = colour(wave, random)
-    if random.random() < 0.15:
-        wave = band_limit(wave, random)
-    wave = level(wave, random)
-    if random.random() < 0.6:
-        wave = add_noise(wave, random)
-    return np.clip(wave, -1.0, 1.0).astype(np.float32), round(lead * RATE) / RATE
+LONGEST_ROOM = 0.6  # seconds until its sound is 60 dB below
+COLOUR_POINTS = 8  # of a microphone's response, from 0 to 8 kHz
 
 
-def reverberate(wave: np.ndarray, random: Generator) -> np.ndarray:
-    """A room: the direct sound and a tail of noise that decays by 60 dB in 0.1 to 0.6 s."""
-    length = random.uniform(0.1, 0.6)
-    times = np.arange(round(length * RATE)) / RATE
-    tail = random.standard_normal(len(times)) * 10.0 ** (-3.0 * times / length)
-    tail *= random.uniform(0.1, 0.7) / np.sqrt(np.sum(tail**2))
-    tail[0] = 1.0
-    return fftconvolve(wave, tail)[: len(wave)]
+def augment(waves: Tensor, lengths: Tensor, kept: Tensor) -> Tensor:
+    """waves [rows, samples], of which `lengths` [rows] are real, as microphones might have heard them; 0 behind each one's end.
+
+    Rows that are `kept` [rows] keep their loudness, every second one its sound as well, and get no more than faint noise now and then.
+    """
+    size = next_fast_len(waves.shape[1] + round(LONGEST_ROOM * RATE), real=True)
+    inside = torch.arange(waves.shape[1], device=waves.device) < lengths[:, None]
+    heard = torch.fft.irfft(torch.fft.rfft(waves, size) * response(len(waves), size, waves.device), size)[:, : waves.shape[1]] * inside
+    as_loud = heard * (loudness_of(waves, lengths) / loudness_of(heard, lengths).clamp(min=1e-9))[:, None]
+    same = torch.where(torch.rand(len(waves), 1, device=waves.device) < 0.5, waves, as_loud)
+    heard = torch.where(kept[:, None], same, levelled(heard))
+    quietest, loudest = 50.0, torch.where(kept, 25.0, 10.0)
+    below = quietest - (quietest - loudest) * torch.rand(len(waves), device=waves.device)
+    noisy = torch.rand(len(waves), device=waves.device) < torch.where(kept, 0.3, 0.5)
+    loudness = loudness_of(heard, lengths) * 10.0 ** (-below / 20.0) * noisy
+    return (heard + loudness[:, None] * noise(len(waves), size, waves.device)[:, : waves.shape[1]]).clamp(-1.0, 1.0) * inside
 
 
-def colour(wave: np.ndarray, random: Generator) -> np.ndarray:
-    """A microphone's frequency response: a random smooth curve within about +-9 dB, without delay."""
-    size = next_fast_len(len(wave), real=True)
-    gains = np.interp(np.linspace(0.0, 7.0, size // 2 + 1), np.arange(8), random.normal(0.0, 4.0, 8))
-    return np.fft.irfft(np.fft.rfft(wave, size) * 10.0 ** (gains / 20.0), size)[: len(wave)]
+def loudness_of(waves: Tensor, lengths: Tensor) -> Tensor:
+    """[rows]: root mean square over each one's own length."""
+    return (waves.square().sum(1) / lengths).sqrt()
 
 
-def band_limit(wave: np.ndarray, random: Generator) -> np.ndarray:
-    """A telephone or an old recorder: 3 to 5 kHz at most, sometimes nothing below 300 Hz."""
-    wave = sosfilt(butter(6, random.uniform(3000.0, 5000.0), "low", fs=RATE, output="sos"), wave)
-    if random.random() < 0.5:
-        wave = sosfilt(butter(3, random.uniform(100.0, 300.0), "high", fs=RATE, output="sos"), wave)
-    return wave
+def response(rows: int, size: int, device: torch.device) -> Tensor:
+    """[rows, size // 2 + 1], complex: what rooms, microphones and narrow lines make of each frequency."""
+    frequencies = torch.linspace(0.0, RATE / 2, size // 2 + 1, device=device)
+    draw = torch.rand(4, rows, 1, device=device)
+    total = torch.fft.rfft(rooms(rows, device), size)
+    total = torch.where(draw[0] < 0.35, total, torch.ones_like(total))
+    total = torch.where(draw[1] < 0.65, total * colours(rows, frequencies), total)
+    edge = 2800.0 + 2700.0 * torch.rand(rows, 1, device=device)
+    low = torch.where(draw[3] < 0.5, 100.0 + 250.0 * torch.rand(rows, 1, device=device), 0.0)
+    line = (1.0 + (frequencies / edge) ** 12).rsqrt() * (1.0 + (low / frequencies.clamp(min=1.0)) ** 6).rsqrt()  # Butterworth's
+    return torch.where(draw[2] < 0.15, total * line, total)
 
 
-def level(wave: np.ndarray, random: Generator) -> np.ndarray:
-    """A peak of 0.05 to 0.95 (silence stays as it is)."""
-    peak = np.abs(wave).max()
-    return wave * (10.0 ** random.uniform(-1.3, -0.02) / peak) if peak > 0.01 else wave
+def rooms(rows: int, device: torch.device) -> Tensor:
+    """[rows, samples]: the direct sound and a tail of noise that decays by 60 dB in 0.1 to LONGEST_ROOM s."""
+    times = torch.arange(round(LONGEST_ROOM * RATE), device=device) / RATE
+    length = 0.1 + (LONGEST_ROOM - 0.1) * torch.rand(rows, 1, device=device)
+    tail = torch.randn(rows, len(times), device=device) * 10.0 ** (-3.0 * times / length) * (times < length)
+    tail *= (0.1 + 0.7 * torch.rand(rows, 1, device=device)) / tail.square().sum(1, keepdim=True).sqrt()
+    tail[:, 0] = 1.0
+    return tail
 
 
-def add_noise(wave: np.ndarray, random: Generator, loudest: float = 8.0, quietest: float = 45.0) -> np.ndarray:
-    """Noise with a power of 1/f^0 to 1/f^2, `loudest` to `quietest` dB below the clip, over all of it."""
-    size = next_fast_len(len(wave), real=True)
-    shaped = np.fft.rfft(random.standard_normal(size))
-    shaped /= np.maximum(np.arange(len(shaped)), size // 400 + 1) ** random.uniform(0.0, 1.0)
-    noise = np.fft.irfft(shaped, size)[: len(wave)]
-    loudness = np.sqrt(np.mean(wave**2)) * 10.0 ** (-random.uniform(loudest, quietest) / 20.0)
-    return wave + noise * (loudness / np.sqrt(np.mean(noise**2)))
+def colours(rows: int, frequencies: Tensor) -> Tensor:
+    """[rows, frequencies]: a microphone's smooth response, within about 9 dB up and down."""
+    decibels = 4.5 * torch.randn(rows, COLOUR_POINTS, device=frequencies.device)
+    place = frequencies / (RATE / 2) * (COLOUR_POINTS - 1)
+    left = place.long().clamp(max=COLOUR_POINTS - 2)
+    return 10.0 ** (torch.lerp(decibels[:, left], decibels[:, left + 1], place - left) / 20.0)
+
+
+def levelled(waves: Tensor) -> Tensor:
+    """A peak of 0.04 to 0.95 each; what is nearly silent stays as it is."""
+    peak = waves.abs().amax(1, keepdim=True)
+    wanted = 10.0 ** (-1.4 + 1.38 * torch.rand_like(peak))
+    return torch.where(peak > 0.01, waves * wanted / peak.clamp(min=0.01), waves)
+
+
+def noise(rows: int, size: int, device: torch.device) -> Tensor:
+    """[rows, size] with a mean square of about 1 and a power of 1/f^0 to 1/f^2."""
+    bins = torch.arange(size // 2 + 1, device=device).clamp(min=size // 400 + 1)
+    shaped = torch.randn(rows, len(bins), 2, device=device) * (bins ** -torch.rand(rows, 1, device=device))[..., None]
+    sound = torch.fft.irfft(torch.view_as_complex(shaped), size)
+    return sound / sound.square().mean(1, keepdim=True).sqrt()
+
+
+def covered(mel: Tensor, frames: Tensor, kept: Tensor) -> Tensor:
+    """mel [rows, 80, frames] with up to two short times and two bands of each row as low as silence (SpecAugment, Park et al. 2019)."""
+    rows, device = len(mel), mel.device
+    count, most = 2, torch.tensor([32.0, 12.0], device=device)  # spans of each kind, and the longest of frames and of bands
+    width = (torch.rand(2, count, rows, device=device) * most[:, None, None]) * (torch.rand(2, count, rows, device=device) < 0.5)
+    start = torch.rand(2, count, rows, device=device) * (
+        torch.stack([frames.float(), torch.full_like(frames, 80).float()])[:, None] - width
+    )
+    long_enough = ~kept & (frames > 150)
+    hidden = torch.zeros_like(mel, dtype=torch.bool)
+    for axis, places in enumerate((torch.arange(mel.shape[2], device=device), torch.arange(mel.shape[1], device=device))):
+        for first, wide in zip(start[axis], width[axis], strict=True):
+            span = (places >= first[:, None]) & (places < (first + wide)[:, None]) & long_enough[:, None]
+            hidden |= span[:, None, :] if axis == 0 else span[:, :, None]
+    inside = torch.arange(mel.shape[2], device=device) < frames[:, None]
+    silence = mel.masked_fill(~inside[:, None], torch.inf).amin((1, 2), keepdim=True)
+    return torch.where(hidden & inside[:, None], silence, mel)

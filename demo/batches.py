@@ -1,37 +1,56 @@
-"""Clips of similar length together: from stored features to the tensors of a training step."""
+"""What a training step is made of: clips of similar length, each with a task, its prompt and the right answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from demo import sizes
+from demo.clip_store import RATE
 from demo.examples import Entry, Example, examples
-from demo.features import stored
 from demo.listening import WordTimes, heard_at
+from demo.notes import family_ids, played
+from demo.sounds import Cut, seconds_of
+from qwenaudio_np.audio import HOP, position_count
 from qwenaudio_np.special_tokens import AUDIO_START
 from qwenaudio_np.tokenizer import Tokenizer
 
-POOL = 4096  # clips that are sorted by length together
-ROWS = 48  # most clips of a batch
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+POOL = 2048  # clips that are sorted by length together
+ROWS = 256  # most clips of a batch
 WORDS = 60  # positions that a prompt and its answer need beside the clip, about
-SHARES = {"note": 0.7, "words": 0.7}  # of the clips of a kind, how many an epoch takes; of other kinds all
+SHARES = {"read": 0.53, "words": 0.3, "note": 0.14, "scene": 0.03}  # of the kinds in what is drawn; to speech come the joined clips
+JOINED = {"read": 0.12, "words": 0.25}  # how often clips of a kind come with those that follow them
+MOST_JOINED = 4
+LONGEST = 29 * RATE  # samples
+OTHER_SPEED, SPEEDS = 0.6, (0.86, 1.18)  # how often speech is played faster or slower, and how much
+# How often a note is moved, by how many keys at most, and by what part of one beside. So a key that music.py keeps from training (for
+# one program in ten keys) is not played in training, but the sound of its neighbours is heard there.
+MOVED, FARTHEST, OUT_OF_TUNE = 0.6, 2, 0.2
 CORRUPTED = 0.04  # share of the tokens that every second answer is shown wrong, so that the decoder listens rather than guesses
 FIRST_LETTERS = 97  # the rank of "a"; before it are signs, digits and capitals, which no transcript has
 
-
 Item = TypeVar("Item")
-Clip = tuple[Entry, np.ndarray]  # a clip's entry and its features [T, state]
+
+
+class Movable:
+    """A dataclass whose tensors go to a device together."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same on `device`."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]  # subclasses are dataclasses
+        return type(self)(**{name: part.to(device) if isinstance(part, Tensor | Movable) else part for name, part in parts.items()})
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Movable):
     """Prompts with their answers, each about one clip."""
 
     ids: Tensor  # [rows, length]
@@ -41,36 +60,88 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Movable):
     """One step: clip k is asked about in row k."""
 
     rows: Rows
-    features: Tensor  # [rows, T, state]
-    positions: Tensor  # [rows], how many of T are real
+    cuts: list[Cut]  # where the rows' sound comes from
+    samples: Tensor  # [rows], how long each is
+    kept: Tensor  # [rows], whether its loudness and sound must stay
+    positions: Tensor  # [rows], the encoder's
     speech: Tensor  # [rows that speak], their indices
     spoken: list[list[int]]  # the transcript's ids of each of those
+    notes: Tensor  # [rows that are notes], their indices
+    played: Tensor  # [notes, 3], each one's pitch, velocity, and the number of its family
+    families: list[list[int]]  # the ids of their names
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A row's label and where its sound comes from; the cuts' rows are not known yet."""
+
+    entry: Entry
+    cuts: list[Cut]
+    samples: int
+
+    @property
+    def vectors(self) -> int:
+        """Audio vectors of the row."""
+        return position_count(self.samples) // 2
 
 
 class Feeder:
-    """All training clips, in a new order and with new tasks in every epoch; clips that appear meanwhile join at the next one."""
+    """Training clips without end, drawn so that each kind has its share of the sound, with tasks and speeds drawn anew each time."""
 
-    def __init__(self, data: Path, tokenizer: Tokenizer, budget: int) -> None:
-        self.data, self.tokenizer, self.budget = data, tokenizer, budget
+    def __init__(self, entries: list[Entry], tokenizer: Tokenizer, budget: int, seed: list[int]) -> None:
+        self.entries, self.tokenizer, self.budget = entries, tokenizer, budget
+        self.random = np.random.default_rng([7, *seed])
+        kinds = np.array([entry["kind"] for entry in entries])
+        samples = np.array([entry["samples"] for entry in entries], float)
+        odds = sum(SHARES[kind] * (kinds == kind) / max(samples[kinds == kind].sum(), 1.0) for kind in SHARES)
+        self.odds = odds / odds.sum()
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Batches of at most `budget` positions of sound and text, padding included."""
-        random = np.random.default_rng([7, number])
-        clips = [clip for clip in stored(self.data) if clip[0]["split"] == "train" and random.random() < SHARES.get(clip[0]["kind"], 1.0)]
-        order = random.permutation(len(clips))
-        for pool in np.split(order, range(POOL, len(order), POOL)):
-            ordered = sorted(pool, key=lambda k: clips[k][0]["positions"])
-            groups = list(grouped(ordered, lambda k: clips[k][0]["positions"] // 2, self.budget))
-            for k in random.permutation(len(groups)):
-                yield self._batch([clips[i] for i in groups[k]], random)
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches of about `budget` vectors of sound and tokens of text, padding included."""
+        while True:
+            drawn = self.random.choice(len(self.entries), POOL, p=self.odds)
+            pool = sorted((heard(self.entries, int(k), self.random) for k in drawn), key=lambda row: row.vectors)
+            groups = list(grouped(pool, lambda row: row.vectors, self.budget))
+            for k in self.random.permutation(len(groups)):
+                yield collate(groups[k], self.tokenizer, self.random)
 
-    def _batch(self, clips: list[Clip], random: np.random.Generator) -> Batch:
-        asked = [examples(entry, entry["positions"] // 2, self.tokenizer, random) for entry, _ in clips]
-        return collate(asked, [(entry, mask(rows, random)) for entry, rows in clips], self.tokenizer, random)
+
+def heard(entries: list[Entry], index: int, random: np.random.Generator) -> Heard:
+    """Clip `index` as it is heard this time: after how much silence, how fast, and followed by what."""
+    entry = entries[index]
+    speed, lead, trail, joined = 1.0, 0.0, 0.0, 1
+    if not kept(entry):
+        lead, trail = random.uniform(0.0, 0.6, 2) * (random.random(2) < 0.6)
+    if entry["kind"] in JOINED:
+        speed = random.uniform(*SPEEDS) if random.random() < OTHER_SPEED else 1.0
+        joined = int(random.integers(2, MOST_JOINED + 1)) if random.random() < JOINED[entry["kind"]] else 1
+    if entry["kind"] == "note" and random.random() < MOVED:
+        keys = int(random.integers(-FARTHEST, FARTHEST + 1))
+        speed = 2.0 ** ((keys + random.uniform(-OUT_OF_TUNE, OUT_OF_TUNE)) / 12)
+        entry = entry | {"pitch": entry["pitch"] + keys}
+    now = round(lead * RATE)
+    cuts: list[Cut] = []
+    parts: list[Entry] = []
+    for other in entries[index : index + joined]:
+        cut = Cut(other["start"], other["samples"], speed, 0, now)
+        if parts and (other["source"] != entry["source"] or now + cut.length > LONGEST):
+            break
+        cuts.append(cut)
+        parts.append(other)
+        now += cut.length + round(random.uniform(0.1, 0.9) * RATE) * (joined > 1)
+    end = cuts[-1].at + cuts[-1].length + round(trail * RATE)
+    words = [word for part, cut in zip(parts, cuts, strict=True) for word in seconds_of(cut, part["words"] or [])]
+    timed = all(part["words"] for part in parts)
+    return Heard(entry | {"text": " ".join(part["text"] for part in parts), "words": words if timed else None}, cuts, end)
+
+
+def kept(entry: Entry) -> bool:
+    """Whether nothing may be done to a clip that changes what it is called: a note's velocity is how loud it is."""
+    return entry["kind"] == "note" or (entry["kind"] == "scene" and entry["text"] == "silence")
 
 
 def grouped(ordered: Iterable[Item], vectors: Callable[[Item], int], budget: int) -> Iterator[list[Item]]:
@@ -85,29 +156,34 @@ def grouped(ordered: Iterable[Item], vectors: Callable[[Item], int], budget: int
         yield group
 
 
-def mask(rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[T, state] with up to two short spans of silence, as if a word had been coughed over."""
-    rows = rows.astype(np.float32)
-    for _ in range(random.integers(0, 3) if len(rows) > 100 else 0):
-        start = random.integers(0, len(rows) - 16)
-        rows[start : start + random.integers(4, 16)] = 0.0
-    return rows
-
-
-def collate(asked: list[Example], clips: list[Clip], tokenizer: Tokenizer, random: np.random.Generator) -> Batch:
-    """Examples and their features -> one padded batch."""
-    most = max(len(rows) for _, rows in clips)
-    features = np.zeros((len(clips), most + most % 2, sizes.STATE), np.float32)
-    for row, (_, rows) in enumerate(clips):
-        features[row, : len(rows)] = rows
-    speech = [k for k, (entry, _) in enumerate(clips) if entry["kind"] in ("read", "words")]
+def collate(group: list[Heard], tokenizer: Tokenizer, random: np.random.Generator) -> Batch:
+    """Rows of sound, each asked one of its tasks -> one padded batch."""
+    entries = [row.entry for row in group]
+    asked = [examples(row.entry, row.vectors, tokenizer, random) for row in group]
+    speech = [k for k, entry in enumerate(entries) if entry["kind"] in ("read", "words")]
+    notes = [k for k, entry in enumerate(entries) if entry["kind"] == "note"]
     return Batch(
-        rows=rows_of(asked, [entry["words"] for entry, _ in clips], [len(rows) // 2 for _, rows in clips], tokenizer, random),
-        features=torch.from_numpy(features),
-        positions=torch.tensor([len(rows) for _, rows in clips]),
+        rows=rows_of(asked, [entry["words"] for entry in entries], [row.vectors for row in group], tokenizer, random),
+        cuts=[Cut(cut.start, cut.count, cut.speed, k, cut.at) for k, row in enumerate(group) for cut in row.cuts],
+        samples=torch.tensor([row.samples for row in group]),
+        kept=torch.tensor([kept(entry) for entry in entries]),
+        positions=torch.tensor([position_count(row.samples) for row in group]),
         speech=torch.tensor(speech, dtype=torch.long),
-        spoken=[tokenizer.encode(clips[k][0]["text"]) for k in speech],
+        spoken=[tokenizer.encode(entries[k]["text"]) for k in speech],
+        notes=torch.tensor(notes, dtype=torch.long),
+        played=torch.tensor([played(entries[k]) for k in notes], dtype=torch.long).reshape(-1, 3),
+        families=family_ids(tokenizer),
     )
+
+
+def frames_of(batch: Batch) -> Tensor:
+    """Mel frames of each row that the encoder sees."""
+    return 2 * batch.positions
+
+
+def shape_of(batch: Batch) -> tuple[int, int]:
+    """Rows and samples of the batch's waveforms."""
+    return len(batch.samples), max(int(batch.samples.max()), HOP)
 
 
 def rows_of(
@@ -118,11 +194,14 @@ def rows_of(
     ids, targets = np.zeros((len(asked), length), np.int64), np.full((len(asked), length), -100, np.int64)
     heard = np.full((len(asked), length, 2), -1, np.int64)
     for row, (example, words, count) in enumerate(zip(asked, timed, counts, strict=True)):
-        n, answer = len(example.ids), example.ids[example.answer :]
+        n = len(example.ids)
         ids[row, :n] = example.ids
-        targets[row, example.answer - 1 : n - 1] = answer
-        vectors = heard_at(answer, words, count, tokenizer)
-        heard[row, example.answer - 1 : n - 1] = np.where(vectors < 0, -1, vectors + example.ids.index(start) + 1)
+        for first, last in (example.earlier, (example.answer, n)):
+            answer = example.ids[first:last]
+            if answer:
+                targets[row, first - 1 : last - 1] = answer
+                vectors = heard_at(answer, words, count, tokenizer)
+                heard[row, first - 1 : last - 1] = np.where(vectors < 0, -1, vectors + example.ids.index(start) + 1)
         wrong = example.answer + np.flatnonzero(random.random(n - example.answer) < CORRUPTED * (random.random() < 0.5))
         ids[row, wrong] = random.integers(FIRST_LETTERS, sizes.RANKS, len(wrong))
     return Rows(*map(torch.from_numpy, (ids, targets, heard, (ids == start).argmax(1))))

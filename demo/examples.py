@@ -6,7 +6,7 @@ package's own prompt.py and tasks.py, so that training and use cannot differ.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.random import Generator
@@ -39,10 +39,14 @@ NOTE = ("what instrument is it?", "Which instrument plays this note?", "which no
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids [length], the answer and its end token last; `answer` is where the answer begins."""
+    """Token ids [length], the answer and its end token last; `answer` is where the answer begins.
+
+    An earlier turn's answer, where there is one, has its own beginning and end: it is a right answer too.
+    """
 
     ids: list[int]
     answer: int
+    earlier: tuple[int, int] = (0, 0)
 
 
 def examples(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator) -> Example:
@@ -61,7 +65,12 @@ def chat_example(question: str, answer: str, vectors: int, tokenizer: Tokenizer,
     """The clip with the question, or with an earlier question and its answer, in ChatML."""
     turn = Turn(question, () if earlier else (vectors,))
     history = [Turn(earlier[0], (vectors,), earlier[1])] if earlier else []
-    return _with_answer(list(chat_prompt(tokenizer, history, turn).ids), answer, IM_END, tokenizer)
+    example = _with_answer(list(chat_prompt(tokenizer, history, turn).ids), answer, IM_END, tokenizer)
+    if not earlier:
+        return example
+    before = [*tokenizer.encode(earlier[1]), tokenizer.special_ids[IM_END]]
+    start = next(k for k in range(len(example.ids)) if example.ids[k : k + len(before)] == before)
+    return replace(example, earlier=(start, start + len(before)))
 
 
 def transcript_answer(text: str) -> str:

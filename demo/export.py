@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from demo import sizes, words
-from demo.features import load_frozen
 
 GENERATION = {"chat_format": "chatml", "max_new_tokens": 256, "max_window_size": 6144}
 
@@ -27,9 +26,9 @@ def main() -> None:
     parser.add_argument("--twin", type=Path, nargs="+", help="default: twin.pt of the data folder; the mean of several")
     parser.add_argument("out", type=Path, help="folder to write, made if it is missing")
     arguments = parser.parse_args()
-    states = [torch.load(path, weights_only=True) for path in arguments.twin or [arguments.data / "twin.pt"]]
+    states = [torch.load(path, weights_only=True, map_location="cpu") for path in arguments.twin or [arguments.data / "twin.pt"]]
     arguments.out.mkdir(parents=True, exist_ok=True)
-    write(arguments.out, load_frozen(arguments.data).state_dict(), mean([state["twin"] for state in states]), arguments.data / words.FILE)
+    write(arguments.out, mean([state["twin"] for state in states]), arguments.data / words.FILE)
     print(f"{arguments.out}: step {states[-1]['step']}, {sum(path.stat().st_size for path in arguments.out.iterdir()) / 1e6:.1f} MB")
 
 
@@ -38,19 +37,18 @@ def mean(twins: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([twin[name] for twin in twins]).mean(0) for name in twins[0]}
 
 
-def write(out: Path, frozen: dict[str, Tensor], twin: dict[str, Tensor], vocabulary: Path) -> None:
+def write(out: Path, twin: dict[str, Tensor], vocabulary: Path) -> None:
     """The four files of a checkpoint."""
     (out / "config.json").write_text(json.dumps(sizes.config(), indent=2) + "\n")
     (out / "generation_config.json").write_text(json.dumps(GENERATION, indent=2) + "\n")
     shutil.copyfile(vocabulary, out / words.FILE)
-    save_file(dict(sorted(tensors(frozen, twin).items())), out / "model.safetensors", metadata={"format": "pt"})
+    save_file(dict(sorted(tensors(twin).items())), out / "model.safetensors", metadata={"format": "pt"})
     (out / "model.safetensors").chmod(0o644)  # safetensors makes it private
 
 
-def tensors(frozen: dict[str, Tensor], twin: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The checkpoint's tensors: the frozen encoder's and the twin's under their full names."""
-    both = {f"audio.{name}": tensor for name, tensor in frozen.items()} | twin
-    return {f"transformer.{name}": tensor.bfloat16().contiguous() for name, tensor in both.items()}
+def tensors(twin: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The checkpoint's tensors: the twin's under their full names."""
+    return {f"transformer.{name}": tensor.bfloat16().contiguous() for name, tensor in twin.items()}
 
 
 if __name__ == "__main__":

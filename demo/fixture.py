@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from demo.features import log_mel
-from demo.restart import halves
-from demo.twin import Frozen, Twin
+from demo.front_end import log_mel
+from demo.twin import Twin
+from qwenaudio_np.audio import position_count
 from qwenaudio_np.prompt import base_prompt
 from qwenaudio_np.special_tokens import AUDIO_START
 from qwenaudio_np.tasks import task_prompt
@@ -33,28 +33,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     folder = parser.parse_args().model
-    frozen, twin = load(folder)
+    twin = Twin.from_checkpoint(folder).eval()
     wave, _ = soundfile.read(CLIP, dtype="float32")
-    ids, vectors, logits = compute(frozen, twin, wave, Tokenizer.from_file(folder / "qwen.tiktoken"))
+    ids, vectors, logits = compute(twin, wave, Tokenizer.from_file(folder / "qwen.tiktoken"))
     save_file({"ids": ids, "vectors": vectors, "logits": logits}, OUT)
 
 
-def load(folder: Path) -> tuple[Frozen, Twin]:
-    """The two halves of the twin, from an exported checkpoint."""
-    frozen, twin = Frozen(), Twin()
-    for part, tensors in zip((frozen, twin), halves(folder), strict=True):
-        part.load_state_dict(tensors)
-    return frozen.eval(), twin.eval()
-
-
 @torch.inference_mode()
-def compute(frozen: Frozen, twin: Twin, wave: np.ndarray, tokenizer: Tokenizer) -> tuple[Tensor, Tensor, Tensor]:
+def compute(twin: Twin, wave: np.ndarray, tokenizer: Tokenizer) -> tuple[Tensor, Tensor, Tensor]:
     """Prompt ids [length], audio vectors [N, hidden], logits of the last position [vocabulary]."""
-    features = frozen(log_mel(wave))
-    positions = torch.tensor([len(features)])
-    ids = torch.tensor(base_prompt(tokenizer, task_prompt("asr")[0], (len(features) // 2,)).ids)
+    positions = torch.tensor([position_count(len(wave))])
+    mel = log_mel(torch.from_numpy(wave.astype(np.float64))[None], 2 * positions).float()
+    ids = torch.tensor(base_prompt(tokenizer, task_prompt("asr")[0], (int(positions) // 2,)).ids)
     span = (ids == tokenizer.special_ids[AUDIO_START]).nonzero()[0]
-    vectors = twin.audio(features[None], positions)
+    vectors = twin.audio(mel, positions)
     hidden, _ = twin(ids[None], span, vectors, positions // 2)
     return ids, vectors[0].contiguous(), twin.logits(hidden[0, -1]).contiguous()
 

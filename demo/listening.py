@@ -1,4 +1,4 @@
-"""Where in the clip each token of an answer is heard: what the listening head is shown (train.py, listening_loss)."""
+"""Where in the clip each token of an answer is heard: what the listening head is shown (losses.py, listening_loss)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from qwenaudio_np.tokenizer import Tokenizer
 NOWHERE = (-1, -1)
 SPECIAL = b"<|"  # how the tokens begin that are not letters
 TIME = re.compile(rb"<\|(\d+\.\d\d)\|>")
+WHEN = re.compile(rb'The word "(.*)" starts at  seconds and ends at  seconds\.')  # the answer to a second turn, its times left out
 ROUNDING = 1e-6  # of a time on the grid, divided by it
 WordTimes = list[tuple[str, float, float]]
 
@@ -56,4 +57,6 @@ def word_places(letters: bytes, words: WordTimes) -> tuple[list[tuple[int, int]]
                 word_of |= dict.fromkeys(range(now, now + len(word.encode())), number)
                 now += len((word + between).encode())
             return spans, word_of
-    return spans, {}
+    asked = WHEN.fullmatch(letters)
+    numbers = [number for number, (word, _, _) in enumerate(words) if asked and word.encode() == asked[1]]
+    return spans, dict.fromkeys(range(*asked.span(1)), numbers[0]) if asked and len(numbers) == 1 else {}

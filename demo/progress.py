@@ -1,4 +1,4 @@
-"""What tune.py's and train.py's loops share: a run that may be stopped, its learning rate, and what it prints now and then."""
+"""What a training loop needs besides its losses: a run that may be stopped, its learning rate, and what it prints now and then."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 SAVE_EVERY = 60.0  # seconds
-LEAST_RATE = 0.01  # share of the largest learning rate at the end
+WARM_UP, LEAST_RATE = 0.02, 0.01  # share of the time until the learning rate is largest, and of the largest at the end
 
 
 @dataclass
@@ -21,13 +21,19 @@ class Run:
 
     parts: dict[str, Any]  # each with state_dict and load_state_dict; one or more are optimisers
     step: int = 0
-    epoch: int = 0
+    _before: float = 0.0  # minutes that earlier processes took
+    _began: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
+
+    @property
+    def minutes(self) -> float:
+        """How long the run has taken, in all its processes."""
+        return self._before + (time.monotonic() - self._began) / 60
 
     def save(self, path: Path) -> None:
         """Written whole or not at all."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        torch.save(state | {"step": self.step, "epoch": self.epoch}, path.with_suffix(".new"))
+        torch.save(state | {"step": self.step, "minutes": self.minutes}, path.with_suffix(".new"))
         path.with_suffix(".new").replace(path)
         self._saved = time.monotonic()
 
@@ -37,16 +43,21 @@ class Run:
             self.save(path)
 
     def load(self, path: Path) -> None:
-        """Back to the last save, where there is one; the rest of its epoch is left out, a new order begins."""
+        """Back to the last save, where there is one."""
         if path.exists():
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, weights_only=True, map_location="cpu")
             if missing := sorted(self.parts.keys() - state.keys()):
                 raise SystemExit(
                     f"{path} lacks {', '.join(missing)}: an earlier form of the recipe wrote it; give another path, or remove it"
                 )
-            for name, part in self.parts.items():
-                part.load_state_dict(state[name])
-            self.step, self.epoch = state["step"], state["epoch"] + 1
+            try:
+                for name, part in self.parts.items():
+                    part.load_state_dict(state[name])
+            except (RuntimeError, ValueError) as error:
+                raise SystemExit(
+                    f"{path} does not fit: an earlier form of the recipe wrote it; give another path, or remove it"
+                ) from error
+            self.step, self._before, self._began = state["step"], state["minutes"], time.monotonic()
 
     def learn(self, loss: Tensor, rate: float, modules: list[nn.Module]) -> None:
         """One step of every optimiser down the gradient of the loss, whose norm over the modules is cut at 1.
@@ -65,26 +76,27 @@ class Run:
         self.step += 1
 
 
-def schedule(step: int, steps: int, warm_up: int) -> float:
-    """The learning rate's share: up over `warm_up` steps, then down a cosine to LEAST_RATE."""
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return LEAST_RATE + (1 - LEAST_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+def schedule(share: float) -> float:
+    """The learning rate's share of the largest, by the share of the time that is over: up a line, then down a cosine to LEAST_RATE."""
+    if share < WARM_UP:
+        return share / WARM_UP
+    past = min(1.0, (share - WARM_UP) / (1 - WARM_UP))
+    return LEAST_RATE + (1 - LEAST_RATE) * 0.5 * (1 + math.cos(math.pi * past))
 
 
 class Means:
     """The means of named numbers since they were last shown."""
 
     def __init__(self) -> None:
-        self.values: dict[str, list[float]] = {}
+        self.values: dict[str, list[Tensor]] = {}
 
     def add(self, numbers: dict[str, Tensor]) -> None:
-        """One step's numbers; a step may leave some out."""
+        """One step's numbers, which stay where they are until they are shown; a step may leave some out."""
         for name, number in numbers.items():
-            self.values.setdefault(name, []).append(number.item())
+            self.values.setdefault(name, []).append(number.detach())
 
     def shown(self) -> str:
         """All means in one line; begins again."""
-        line = ", ".join(f"{name} {sum(values) / len(values):.3f}" for name, values in self.values.items())
+        line = ", ".join(f"{name} {torch.stack(values).mean().item():.3f}" for name, values in self.values.items())
         self.values = {}
         return line

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from demo import sizes
-from demo.batches import Rows, grouped, rows_of
+from demo.batches import Movable, Rows, grouped, rows_of
 from demo.examples import GRID, Entry, examples
 from demo.listening import WordTimes
 from demo.mishearing import misheard
@@ -31,14 +31,15 @@ from qwenaudio_np.tokenizer import Tokenizer
 TEXTS = ("prose", "examples")  # of text/, which demo.speech wrote
 MISHEARD = 0.06  # most letters of a text, as a share, that are taken for others
 LEFT_OUT = 0.1  # most tokens of a text that are not heard at all
-STRINGS = 0.25  # share of the texts that are strings of digits, letters and commands, so that prose is not all that is expected
+STRINGS = 0.35  # share of the texts that are strings of digits, letters and commands, so that prose is not all that is expected
+STUTTERED = 0.25  # share of those strings in which some words are said twice: one that comes twice is easily written once
 POOL = 2048  # texts that are sorted by length together
 SILENT = -1  # in `tokens`, a vector that says nothing
 REACH = 7  # vectors of each of the two convolutions
 
 
 @dataclass(frozen=True)
-class Reading:
+class Reading(Movable):
     """Imagined clips, one in each row of prompts."""
 
     rows: Rows
@@ -49,8 +50,8 @@ class Reading:
 class Reader:
     """The training text without end, in a new order each time."""
 
-    def __init__(self, data: Path, tokenizer: Tokenizer, budget: int, seed: int) -> None:
-        self.tokenizer, self.budget, self.random = tokenizer, budget, np.random.default_rng([13, seed])
+    def __init__(self, data: Path, tokenizer: Tokenizer, budget: int, seed: list[int]) -> None:
+        self.tokenizer, self.budget, self.random = tokenizer, budget, np.random.default_rng([13, *seed])
         lines = [line for name in TEXTS for line in (data / "text" / f"{name}.tsv").read_text("utf-8").splitlines()]
         self.texts = [text for text in (line.split("\t")[0] for line in lines) if not is_held_out(text)]
         if not self.texts:
@@ -66,7 +67,10 @@ class Reader:
                     yield self._reading(groups[k])
 
     def _text(self, k: int) -> str:
-        return " ".join(word_string(self.random)) if self.random.random() < STRINGS else self.texts[k]
+        if self.random.random() >= STRINGS:
+            return self.texts[k]
+        words, often = word_string(self.random), self.random.random() < STUTTERED
+        return " ".join(word for word in words for _ in range(1 + int(often and self.random.random() < 0.3)))
 
     def _reading(self, clips: list[tuple[Entry, list[int]]]) -> Reading:
         # Without the words' times no times are asked: imagined vectors do not tell them.
@@ -123,7 +127,7 @@ def imagined(imagination: Imagination, tokens: Tensor, wrong: Tensor) -> Tensor:
     to all, of one clip's, vector by vector: another voice, another room, and the places that real vectors tell.
     """
     count = min(tokens.shape[1], wrong.shape[1])
-    share = torch.rand(len(tokens), 1, 1)
+    share = torch.rand(len(tokens), 1, 1, device=tokens.device)
     vectors = imagination(tokens)
-    vectors[:, :count] += share * wrong[torch.randint(len(wrong), (len(tokens),)), :count]
+    vectors[:, :count] += share * wrong[torch.randint(len(wrong), (len(tokens),), device=tokens.device), :count]
     return vectors

@@ -7,8 +7,8 @@ from typing import Any
 from qwenaudio_np.special_tokens import AUDIO_START, SPECIAL_TOKENS
 
 RANKS = 768  # ordinary tokens: 256 bytes and 512 merges learned from the training text
-FROZEN_BLOCKS = 4  # Whisper tiny.en's own
-TRAINED_BLOCKS = 2  # trained here, behind them
+WHISPER_BLOCKS = 4  # tiny.en's own
+MORE_BLOCKS = 4  # behind them
 STATE = 384  # width of the encoder (tiny.en)
 ENCODER_HEADS = 6
 HIDDEN = 256  # width of the decoder
@@ -44,7 +44,7 @@ def config() -> dict[str, Any]:
             "n_ctx": 1500,
             "n_state": STATE,
             "n_head": ENCODER_HEADS,
-            "n_layer": FROZEN_BLOCKS + TRAINED_BLOCKS,
+            "n_layer": WHISPER_BLOCKS + MORE_BLOCKS,
             "output_dim": HIDDEN,
             "avg_pool": True,
             "add_audio_bos_eos_token": True,

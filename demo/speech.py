@@ -11,7 +11,6 @@ import argparse
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,78 +18,15 @@ import numpy as np
 
 from demo.assemble import assembled, padded, trimmed, warped
 from demo.clip_store import ClipStore, read_labels
-from demo.texts import example_pieces, is_held_out, prose_pieces, spoken_string, spoken_word, word_string
-from demo.voices import RATE, Espeak, Festival, Flite, Hibari, Joe, Kokoro, Speech, Voice, WordTimes
+from demo.sources import SOURCES, Source
+from demo.texts import example_pieces, is_held_out, prose_pieces, single_word, spoken_string, spoken_word, word_string
+from demo.voices import RATE, Speech, WordTimes
 
 SHORTEST, LONGEST = 0.6, 14.0  # seconds
-PACE = {"read": (6.0, 28.0), "words": (1.5, 28.0), "snippets": (1.5, 28.0)}  # letters a second; outside it the synthesiser went astray
+# Letters a second; outside of it the synthesiser went astray.
+PACE = {"read": (6.0, 28.0), "words": (1.5, 28.0), "snippets": (1.5, 28.0), "singles": (1.2, 28.0)}
 WORDNET = Path("/usr/share/wordnet")
 AUSTEN = Path("/usr/lib/R/site-library/janeaustenr/data/Rdata.rdb")
-CLIPS_AT_MOST = 20000
-
-_VARIANTS = (
-    "Alex Andy Annie Denis Gene Hugo Jacky Lee Marco Michael Mike adam anika benjamin boris caleb david ed edward f1 f2 f4 f5 "
-    "grandma grandpa iven john klatt2 klatt4 linda m1 m3 m4 m5 m7 m8 max miguel norbert paul quincy rob shelby steph victor"
-)
-_ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland")
-ESPEAK_TRAIN = tuple(f"{accent}+{variant}" for accent in _ACCENTS for variant in _VARIANTS.split())
-ESPEAK_TEST = ("en-us+f3", "en-us+m2", "en-gb+belinda", "en-gb+robert", "en-us+steph3")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One set of clips: who speaks what, until `hours` of sound or `clips` clips are written.
-
-    Kinds: "read", whole pieces of prose; "words", strings of digits, numbers, letters and commands; "snippets", one to four words torn
-    out of the prose, so that a word alone may be any word. A snippet's label has the kind "words".
-    """
-
-    name: str
-    voice: Callable[[], Voice]
-    kind: str
-    hours: float
-    split: str = "train"
-    clips: int = CLIPS_AT_MOST
-    warp: float = 0.0  # part of the clips that are played faster or slower
-    takes: int = 3  # recordings of each single word by each speaker
-    text: str = "prose"  # or "examples", those of WordNet
-
-
-_flite, _espeak = partial(Flite, ("rms", "slt", "awb")), partial(Espeak, ESPEAK_TRAIN)
-_slt = partial(Festival, ("cmu_us_slt_arctic_hts",))
-_kal, _kal2, _ked = partial(Flite, ("kal16",)), partial(Festival, ("kal_diphone",)), partial(Festival, ("ked_diphone",))
-_mixtures, _kumo = partial(Kokoro, ("mixture",)), partial(Kokoro, ("jm_kumo",))
-SOURCES = (
-    Source("hibari-read", Hibari, "read", 9.0, warp=0.7),
-    Source("flite-read", _flite, "read", 7.0, warp=0.5),
-    Source("hibari-examples", Hibari, "read", 2.0, warp=0.7, text="examples"),
-    Source("flite-examples", _flite, "read", 1.5, warp=0.5, text="examples"),
-    Source("hibari-words", Hibari, "words", 2.4, warp=0.7),
-    Source("flite-words", _flite, "words", 2.4, warp=0.5),
-    Source("joe-read", Joe, "read", 5.0, warp=0.7),
-    Source("joe-words", Joe, "words", 1.4, warp=0.7),
-    Source("hibari-snippets", Hibari, "snippets", 1.0, warp=0.7),
-    Source("flite-snippets", _flite, "snippets", 1.0, warp=0.5),
-    Source("joe-snippets", Joe, "snippets", 0.7, warp=0.7),
-    Source("espeak-snippets", _espeak, "snippets", 0.6),
-    Source("espeak-read", _espeak, "read", 2.0),
-    Source("espeak-words", partial(Espeak, ESPEAK_TRAIN[::9]), "words", 0.5),
-    Source("espeak-more-words", partial(Espeak, ESPEAK_TRAIN[4::9]), "words", 1.2),
-    Source("festival-read", _slt, "read", 0.7, warp=0.5),
-    Source("festival-words", _slt, "words", 0.3, warp=0.5),
-    Source("kal-read", _kal, "read", 9, "test", 100),
-    Source("kal-words", _kal, "words", 9, "test", 100),
-    Source("kal-festival-read", _kal2, "read", 9, "test", 50),
-    Source("kal-festival-words", _kal2, "words", 9, "test", 50),
-    Source("ked-read", _ked, "read", 9, "test", 150),
-    Source("ked-words", _ked, "words", 9, "test", 150),
-    Source("espeak-test-read", partial(Espeak, ESPEAK_TEST), "read", 9, "test", 150),
-    Source("espeak-test-words", partial(Espeak, ESPEAK_TEST), "words", 9, "test", 150),
-    Source("kumo-read", _kumo, "read", 9, "test", 100, takes=1),
-    Source("kumo-words", _kumo, "words", 9, "test", 100, takes=1),
-    Source("kokoro-words", partial(Kokoro, ("mixture1", "mixture2", "mixture3")), "words", 0.4, takes=1),
-    Source("kokoro-read", _mixtures, "read", 4.0),
-)
 
 
 def snippet(words: list[str], rng: np.random.Generator) -> list[str]:
@@ -137,6 +73,9 @@ class Writer:
         if self.source.kind == "snippets":
             words = snippet(self.pieces[index % len(self.pieces)][0].split(), rng)
             return " ".join(words), self._in_one_go(words, " ".join(words), speaker, rng), 1.0
+        if self.source.kind == "singles":
+            word = single_word(rng) if rng.random() < 0.65 else snippet(self.pieces[index % len(self.pieces)][0].split(), rng)[0]
+            return word, self._in_one_go([word], spoken_string([word], rng), speaker, rng), 0.8
         words = word_string(rng)
         text = " ".join(words)
         if index % 2:

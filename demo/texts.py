@@ -181,6 +181,12 @@ def word_string(rng: np.random.Generator) -> list[str]:
     return makers[rng.integers(len(makers))](rng)
 
 
+def single_word(rng: np.random.Generator) -> str:
+    """One word of the strings, digits and letters most often."""
+    words = (DIGITS, LETTERS, COMMANDS, (*ONES, *TENS, "hundred", "thousand"))[rng.choice(4, p=(0.35, 0.3, 0.2, 0.15))]
+    return words[rng.integers(len(words))]
+
+
 def _digits(rng: np.random.Generator) -> list[str]:
     names = (*DIGITS[1:], "oh") if rng.random() < 0.25 else DIGITS
     return [names[index] for index in rng.integers(0, 10, rng.integers(1, 10))]

@@ -1,21 +1,22 @@
 """The model once more in PyTorch, for training only; parameter names are the checkpoint's, so exporting is a dictionary.
 
-The package's own encoder.py and decoder.py are the definition; tests/test_embedded_model.py holds both to the same numbers. Differences:
-a batch axis (clips padded at the end, where causal attention never looks back from), and the first blocks of the encoder run once per
-clip for good (`Frozen`, cached by features.py), while `Twin` starts from their output.
+The package's own encoder.py and decoder.py are the definition; tests/test_embedded_model.py holds both to the same numbers. The
+difference is a batch axis: clips are padded at the end, where no attention looks.
 """
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from demo import sizes
 
-LISTENING_BLOCK, LISTENING_HEAD = 2, 0  # the head of the decoder that is shown where in the clip to look (train.py, listening_loss)
+LISTENING_BLOCK, LISTENING_HEAD = 2, 0  # the head of the decoder that is shown where in the clip to look (losses.py, listening_loss)
 
 
 class Attention(nn.Module):
@@ -48,45 +49,26 @@ class AudioBlock(nn.Module):
         return x + self.mlp(self.mlp_ln(x))
 
 
-class Frozen(nn.Module):
-    """Whisper's convolutions, positions and blocks; tune.py moves them a little, and then they stay."""
+class Ear(nn.Module):
+    """The encoder: Whisper's convolutions, positions and blocks; more blocks; pool, norm, projection, the two rows around a clip."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv1d(80, sizes.STATE, 3, padding=1)
         self.conv2 = nn.Conv1d(sizes.STATE, sizes.STATE, 3, stride=2, padding=1)
         self.register_buffer("positional_embedding", torch.zeros(1500, sizes.STATE))
-        self.blocks = nn.ModuleList(AudioBlock(sizes.STATE, sizes.ENCODER_HEADS) for _ in range(sizes.FROZEN_BLOCKS))
-
-    def forward(self, mel: Tensor) -> Tensor:
-        """mel [80, 2T] of one clip -> [T, state]."""
-        return self.stream(mel[None])[0]
-
-    def stream(self, mel: Tensor) -> Tensor:
-        """mel [clips, 80, 2T], all of one length -> [clips, T, state]."""
-        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
-        x = x + self.positional_embedding[: x.shape[1]]
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-
-class Ear(nn.Module):
-    """The trained end of the encoder: its last blocks, pool, norm, projection, the two rows around a clip."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        numbers = range(sizes.FROZEN_BLOCKS, sizes.FROZEN_BLOCKS + sizes.TRAINED_BLOCKS)
-        self.blocks = nn.ModuleDict({str(number): AudioBlock(sizes.STATE, sizes.ENCODER_HEADS) for number in numbers})
+        self.blocks = nn.ModuleList(AudioBlock(sizes.STATE, sizes.ENCODER_HEADS) for _ in range(sizes.WHISPER_BLOCKS + sizes.MORE_BLOCKS))
         self.ln_post = nn.LayerNorm(sizes.STATE)
         self.proj = nn.Linear(sizes.STATE, sizes.HIDDEN)
         self.audio_bos_eos_token = nn.Embedding(2, sizes.HIDDEN)
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """x [clips, T, state], positions [clips] (how many of T are real) -> [clips, T // 2, hidden]."""
-        mask = torch.arange(x.shape[1]) < positions[:, None]
-        for block in self.blocks.values():
-            x = block(x, mask[:, None, None])
+    def forward(self, mel: Tensor, positions: Tensor) -> Tensor:
+        """mel [clips, 80, 2T], 0 behind a clip's end, positions [clips] (how many of T are real) -> [clips, T // 2, hidden]."""
+        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
+        x = x + self.positional_embedding[: x.shape[1]]
+        mask = (torch.arange(x.shape[1], device=x.device) < positions[:, None])[:, None, None]
+        for block in self.blocks:
+            x = block(x, mask)
         pooled = F.avg_pool1d(x.transpose(1, 2), 2).transpose(1, 2)
         return self.proj(self.ln_post(pooled))
 
@@ -123,21 +105,21 @@ class CausalAttention(nn.Module):
         query, key = (slice(start + head * width, start + (head + 1) * width) for start in (0, sizes.HIDDEN))
         q, k = (rotate(F.linear(x, self.c_attn.weight[part], self.c_attn.bias[part]), cos, sin) for part in (query, key))
         scores = q @ k.transpose(1, 2) / math.sqrt(width)
-        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
         return scores.masked_fill(later, -math.inf).log_softmax(-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x [..., length, head_dim] turned by the angles of its positions: [-x2, x1] is the quarter turn of [x1, x2]."""
     first, second = x.chunk(2, -1)
-    return x * cos + torch.cat([-second, first], -1) * sin
+    return x * cos.to(x.dtype) + torch.cat([-second, first], -1) * sin.to(x.dtype)
 
 
-def rotary_tables(length: int) -> tuple[Tensor, Tensor]:
+def rotary_tables(length: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """cos and sin [length, head_dim]."""
     width = sizes.HIDDEN // sizes.HEADS
-    frequencies = 10000.0 ** (-torch.arange(0, width, 2) / width)
-    angles = torch.outer(torch.arange(length).float(), frequencies).repeat(1, 2)
+    frequencies = 10000.0 ** (-torch.arange(0, width, 2, device=device) / width)
+    angles = torch.outer(torch.arange(length, device=device).float(), frequencies).repeat(1, 2)
     return angles.cos(), angles.sin()
 
 
@@ -169,7 +151,7 @@ class Block(nn.Module):
 
 
 class Twin(nn.Module):
-    """Everything that is trained. `wte` is both the embedding and the output matrix (tied)."""
+    """The whole model. `wte` is both the embedding and the output matrix (tied)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,6 +164,14 @@ class Twin(nn.Module):
             for matrix in (block.attn.c_proj, block.mlp.c_proj):
                 nn.init.normal_(matrix.weight, std=0.04 / math.sqrt(2 * sizes.LAYERS))
 
+    @classmethod
+    def from_checkpoint(cls, folder: Path) -> Twin:
+        """The twin with the weights of an exported model."""
+        twin = cls()
+        stored = load_file(folder / "model.safetensors")
+        twin.load_state_dict({name.removeprefix("transformer."): array.float() for name, array in stored.items()})
+        return twin
+
     def forward(self, ids: Tensor, spans: Tensor, vectors: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """The last hidden states [rows, length, hidden], and those that go into block LISTENING_BLOCK, for `looks`.
 
@@ -189,13 +179,13 @@ class Twin(nn.Module):
         """
         x = self.wte(ids)
         begin, end = self.audio.audio_bos_eos_token.weight
-        inside = torch.arange(vectors.shape[1]) < counts[:, None]  # [rows, N]
+        inside = torch.arange(vectors.shape[1], device=x.device) < counts[:, None]  # [rows, N]
         row, step = inside.nonzero(as_tuple=True)
-        every = torch.arange(len(ids))
+        every = torch.arange(len(ids), device=x.device)
         places = torch.cat([spans[row] + 1 + step, spans, spans + 1 + counts])
         values = torch.cat([vectors[inside], begin.expand(len(ids), -1), end.expand(len(ids), -1)]).to(x.dtype)
         x = x.index_put((torch.cat([row, every, every]), places), values)
-        cos, sin = rotary_tables(ids.shape[1])
+        cos, sin = rotary_tables(ids.shape[1], x.device)
         for number, block in enumerate(self.h):
             if number == LISTENING_BLOCK:
                 listening = x
@@ -205,7 +195,7 @@ class Twin(nn.Module):
     def looks(self, listening: Tensor) -> Tensor:
         """Where the listening head looks: [rows, length, length], log probabilities over the positions up to each one."""
         block = self.h[LISTENING_BLOCK]
-        return block.attn.looks(block.ln_1(listening), *rotary_tables(listening.shape[1]), LISTENING_HEAD)
+        return block.attn.looks(block.ln_1(listening), *rotary_tables(listening.shape[1], listening.device), LISTENING_HEAD)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] -> [..., vocabulary]."""

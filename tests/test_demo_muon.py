@@ -16,6 +16,13 @@ def test_newton_schulz_makes_all_singular_values_about_one() -> None:
     assert values.min() > 0.6 and values.max() < 1.3
 
 
+def test_bfloat16_is_precise_enough() -> None:
+    torch.manual_seed(0)
+    made = orthogonalised(torch.randn(2, 16, 40), torch.bfloat16)
+    values = torch.linalg.svdvals(made)
+    assert made.dtype == torch.float32 and values.min() > 0.6 and values.max() < 1.3
+
+
 @pytest.mark.parametrize("shape", [(6, 8), (8, 6)])
 def test_muon_steps_along_the_orthogonal_part(shape: tuple[int, int]) -> None:
     """The first step of a gradient U S V' goes along U V', AdamW's length per number, whatever S and the shape."""
@@ -23,7 +30,7 @@ def test_muon_steps_along_the_orthogonal_part(shape: tuple[int, int]) -> None:
     gradient = torch.randn(shape)
     u, _, v = torch.linalg.svd(gradient, full_matrices=False)
     weight = torch.nn.Parameter(torch.zeros(shape))
-    muon = Muon([(weight, 1)], momentum=0.95, weight_decay=0.0)
+    muon = Muon([{"params": [weight]}], {weight: 1}, momentum=0.95, weight_decay=0.0)
     muon.param_groups[0]["lr"] = 0.1
     weight.grad = gradient
     muon.step()
@@ -37,7 +44,7 @@ def test_matrices_below_each_other_are_made_orthogonal_one_by_one() -> None:
     both = torch.nn.Parameter(torch.zeros(12, 5))
     alone = [torch.nn.Parameter(torch.zeros(6, 5)) for _ in range(2)]
     for parameters, count in (([both], 2), (alone, 1)):
-        muon = Muon([(parameter, count) for parameter in parameters], momentum=0.9, weight_decay=0.0)
+        muon = Muon([{"params": parameters}], dict.fromkeys(parameters, count), momentum=0.9, weight_decay=0.0)
         muon.param_groups[0]["lr"] = 1.0
         for number, parameter in enumerate(parameters):
             parameter.grad = gradient[6 * number : 6 * number + len(parameter)].clone()

@@ -38,12 +38,13 @@ def test_an_imagined_clip_says_its_text(tokenizer: Tokenizer, monkeypatch: pytes
     assert said[0] == said[-1] == SILENT
 
 
-def test_readings_are_prompts_about_imagined_clips(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_readings_are_prompts_about_imagined_clips(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demo.reading.STRINGS", 0.0)
     texts = [text for number in range(60) if not is_held_out(text := f"number {number} of the sentences")]
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "prose.tsv").write_text("".join(f"{text}\t{text}.\n" for text in texts), "utf-8")
     (tmp_path / "text" / "examples.tsv").write_text("", "utf-8")
-    reading = next(iter(Reader(tmp_path, tokenizer, 700, seed=0)))
+    reading = next(iter(Reader(tmp_path, tokenizer, 700, [0])))
     rows = reading.rows
     assert len(rows.ids) == len(reading.counts) == len(reading.tokens) > 3
     for ids, span, count, tokens in zip(rows.ids, rows.spans, reading.counts, reading.tokens, strict=True):

@@ -58,6 +58,9 @@ def test_a_second_turn_keeps_the_clip_in_the_first() -> None:
     text = BYTES.decode(example.ids)
     assert text.index("</audio>") < text.index("what?") < text.index("when?")
     assert text.endswith('The word "b" starts at <|0.40|> seconds and ends at <|0.80|> seconds.<|im_end|>')
+    assert BYTES.decode(example.ids[slice(*example.earlier)]) == "b<|im_end|>" and example.ids[: example.earlier[0]][-10:] == [
+        *b"assistant\n"
+    ]
 
 
 def test_only_a_word_that_was_said_once_is_asked_about() -> None:
@@ -73,7 +76,7 @@ def test_notes_are_answered_in_tokens() -> None:
 
 def test_the_sizes_make_a_config_that_the_package_reads() -> None:
     config = parse_config(sizes.config())
-    assert config.audio is not None and config.audio.n_layer == sizes.FROZEN_BLOCKS + sizes.TRAINED_BLOCKS
+    assert config.audio is not None and config.audio.n_layer == sizes.WHISPER_BLOCKS + sizes.MORE_BLOCKS
     assert config.text.ff_size == sizes.INNER and config.text.head_dim == 64
     assert config.text.vocab_size >= sizes.RANKS + len(SPECIAL_TOKENS)
 
