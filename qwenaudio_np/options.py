@@ -145,7 +145,7 @@ def _add_model_options(parser: ArgumentParser) -> None:
     add("--backend", choices=backends, default="numba", metavar="B", help="numba (default): fast; reference: readable NumPy")
     help_weights = "float32, bfloat16, int8 or int4: convert them while loading (default: as stored)"
     add("--weights", choices=("float32", "bfloat16", "int8", "int4"), metavar="W", help=help_weights)
-    help_kv = "keep keys and values as float32 or bfloat16 (default: bfloat16 beside int8 and int4 weights, else as --dtype)"
+    help_kv = "keep keys and values as float32 or bfloat16 (default: bfloat16 beside int8 and int4 weights, else as the arithmetic)"
     add("--kv", choices=("float32", "bfloat16"), metavar="KV", help=help_kv)
     add("-t", "--threads", type=whole_number(1), metavar="N", help="threads to use (default: all cores)")
     add("--force", action="store_true", help="go on although memory looks too small")
