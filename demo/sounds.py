@@ -5,7 +5,7 @@ A row of a step is one clip, or a few of one source with pauses between them, ea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,17 +46,13 @@ def labels(data: Path) -> list[Entry]:
     "told": whether the synthesiser itself told them.
     """
     found, before = [], 0
-    for path in sorted((data / "packs").glob("*.jsonl")):
-        if path.name.endswith(TIMES):
-            continue
-        source = path.stem
-        times = path.with_name(source + TIMES)
+    for source, entries, pieces in packed(data):
+        times = data / "packs" / (source + TIMES)
         words = {line["file"]: line["words"] for line in read_labels(times)} if times.exists() else {}
-        entries = read_labels(path)
         starts = {}
-        for number in sorted({entry["piece"] for entry in entries}):
+        for number, path in pieces.items():
             starts[number] = before
-            before += soundfile.info(piece_path(data, source, number)).frames
+            before += soundfile.info(path).frames
         for entry in entries:
             timed = entry["words"] or words.get(entry["file"])
             place = {"source": source, "start": starts[entry["piece"]] + entry["start"]}
@@ -64,12 +60,18 @@ def labels(data: Path) -> list[Entry]:
     return found
 
 
-def read(data: Path, device: torch.device) -> Tensor:
-    """Every sample of every file, int16 [samples], in the order of `labels`."""
-    paths = []
+def packed(data: Path) -> Iterator[tuple[str, list[Entry], dict[int, Path]]]:
+    """Each source in order: its name, its labels as pack.py wrote them, and its files by their numbers."""
     for path in sorted((data / "packs").glob("*.jsonl")):
         if not path.name.endswith(TIMES):
-            paths += [piece_path(data, path.stem, number) for number in sorted({entry["piece"] for entry in read_labels(path)})]
+            entries = read_labels(path)
+            numbers = sorted({entry["piece"] for entry in entries})
+            yield path.stem, entries, {number: piece_path(data, path.stem, number) for number in numbers}
+
+
+def read(data: Path, device: torch.device) -> Tensor:
+    """Every sample of every file, int16 [samples], in the order of `labels`."""
+    paths = [path for _, _, pieces in packed(data) for path in pieces.values()]
     frames = [soundfile.info(path).frames for path in paths]
     samples, ends = torch.empty(sum(frames), dtype=torch.int16), np.cumsum(frames)
 

@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--bfloat16", action="store_true", help="layers in bfloat16: faster where the processor knows it; always on a GPU")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    arguments.out = arguments.out or arguments.data / "twin.pt"
     arguments.half = arguments.bfloat16 or device.type == "cuda"
     torch.set_flush_denormal(True)  # attention that looks at one place is next to nothing everywhere else
     torch.backends.cuda.matmul.allow_tf32 = True
@@ -83,14 +84,14 @@ def main() -> None:
     if device.type == "cuda":
         torch.set_num_threads(1)  # the other cores get steps ready
     run = Training(Twin.from_checkpoint(arguments.start) if arguments.start else new_twin(), device)
-    run.load(arguments.out or arguments.data / "twin.pt")
+    run.load(arguments.out)
     if arguments.start and not run.step:
         nn.init.constant_(run.blank.bias, LIKELY_BLANK)
     run.parts["muon"].precision = torch.bfloat16 if arguments.half else torch.float32
     torch.manual_seed(1 + run.step)
     with suppress(KeyboardInterrupt):
         train(run, arguments)
-        run.save(arguments.out or arguments.data / "twin.pt")
+        run.save(arguments.out)
 
 
 def new_twin() -> Twin:
@@ -134,7 +135,7 @@ def train(run: Training, arguments: argparse.Namespace) -> None:
             speed = seconds / (60 * (run.minutes - before))
             print(f"{run.minutes:.2f} min, step {run.step}: {means.shown()}, {speed:.0f} x real time", flush=True)
             seconds, before = 0.0, run.minutes
-        run.save_now_and_then(arguments.out or arguments.data / "twin.pt")
+        run.save_now_and_then(arguments.out)
         if run.minutes >= arguments.minutes:
             return
 
