@@ -20,7 +20,7 @@ import qwenaudio_np
 from demo.alignment import boundary_shifts, timed_words, word_errors
 from demo.clip_store import read_labels
 from demo.examples import TRANSCRIBE, WHEN, Entry, said_once
-from demo.texts import STRING_WORDS
+from demo.word_strings import STRING_WORDS
 from qwenaudio_np.special_tokens import TAG_SHAPE
 from qwenaudio_np.tasks import task_prompt
 

@@ -131,11 +131,13 @@ def _speech(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator)
 
 
 def _note(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator) -> Example:
-    if random.random() < 0.15:
+    """A note is music too, and nobody speaks in it."""
+    draw = random.random()
+    if draw < 0.15:
         answer = f"The instrument is {entry['instrument']}; the note is <|midi_pitch_{entry['pitch']}|>."
         return chat_example(str(random.choice(NOTE)), answer, vectors, tokenizer)
-    if random.random() < 0.15:
-        return task_example("scene", "music", vectors, tokenizer)
+    if draw < 0.28:
+        return _scene(entry | {"text": "music"}, vectors, tokenizer, random)
     return task_example("notes", note_answer(entry), vectors, tokenizer)
 
 

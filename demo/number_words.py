@@ -8,6 +8,9 @@ _ONES = (
 _TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety"
 ONES, TENS = _ONES.split(), _TENS.split()
 LARGEST = 999_999_999
+_IRREGULAR = {
+    "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth", "twelve": "twelfth",
+}  # fmt: skip
 
 
 def cardinal(number: int, with_and: bool = True) -> str:
@@ -34,3 +37,10 @@ def year(number: int) -> str:
     if rest == 0:
         return f"{cardinal(century)} hundred"
     return f"{cardinal(century)} {'oh ' if rest < 10 else ''}{cardinal(rest)}"
+
+
+def ordinal(number: int) -> str:
+    """The words of a place in a row, "twenty first"."""
+    *before, last = cardinal(number).split()
+    place = _IRREGULAR.get(last) or (f"{last[:-1]}ieth" if last.endswith("y") else f"{last}th")
+    return " ".join([*before, place])

@@ -25,7 +25,8 @@ from demo.batches import Movable, Rows, grouped, rows_of
 from demo.examples import GRID, Entry, examples
 from demo.listening import WordTimes
 from demo.mishearing import misheard
-from demo.texts import is_held_out, word_string
+from demo.texts import is_held_out
+from demo.word_strings import word_string
 from qwenaudio_np.tokenizer import Tokenizer
 
 TEXTS = ("prose", "examples")  # of text/, which demo.speech wrote

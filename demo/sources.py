@@ -24,9 +24,9 @@ ESPEAK_TEST = ("en-us+f3", "en-us+m2", "en-gb+belinda", "en-gb+robert", "en-us+s
 class Source:
     """One set of clips: who speaks what, until `hours` of sound or `clips` clips are written.
 
-    Kinds: "read", whole pieces of prose; "words", strings of digits, numbers, letters and commands; "snippets", one to four words torn
-    out of the prose, so that a word alone may be any word; "singles", one word, of the strings' or, every third time, any. The labels of
-    the last two have the kind "words".
+    Kinds: "read", whole pieces of prose; "words", strings of digits, numbers, letters and commands; "telephone", the hardest of what
+    people say to telephones; "snippets", one to four words torn out of the prose, so that a word alone may be any word; "singles", one
+    word, of the strings' or, every third time, any. All labels but those of "read" have the kind "words".
     """
 
     name: str
@@ -71,6 +71,11 @@ SOURCES = (
     Source("espeak-more-words", partial(Espeak, ESPEAK_TRAIN[4::9]), "words", 2.0),
     Source("festival-read", _slt, "read", 0.7, warp=0.5),
     Source("festival-words", _slt, "words", 0.3, warp=0.5),
+    Source("morph-telephone", _persons, "telephone", 2.5, takes=1),
+    Source("flite-telephone", _flite, "telephone", 1.2, warp=0.5),
+    Source("hibari-telephone", Hibari, "telephone", 0.8, warp=0.7),
+    Source("espeak-telephone", partial(Espeak, ESPEAK_TRAIN[2::9]), "telephone", 1.2),
+    Source("joe-telephone", Joe, "telephone", 0.8, warp=0.7),
     Source("kal-read", _kal, "read", 9, "test", 100),
     Source("kal-words", _kal, "words", 9, "test", 100),
     Source("kal-festival-read", _kal2, "read", 9, "test", 50),

@@ -19,12 +19,20 @@ import numpy as np
 from demo.assemble import assembled, padded, trimmed, warped
 from demo.clip_store import ClipStore, read_labels
 from demo.sources import SOURCES, Source
-from demo.texts import example_pieces, is_held_out, prose_pieces, single_word, spoken_string, spoken_word, word_string
+from demo.texts import example_pieces, is_held_out, prose_pieces
 from demo.voices import RATE, Speech, WordTimes
+from demo.word_strings import (
+    SOUND_LIKE_STRING_WORDS,
+    single_word,
+    spoken_string,
+    spoken_word,
+    telephone_string,
+    word_string,
+)
 
 SHORTEST, LONGEST = 0.6, 14.0  # seconds
 # Letters a second; outside of it the synthesiser went astray.
-PACE = {"read": (6.0, 28.0), "words": (1.5, 28.0), "snippets": (1.5, 28.0), "singles": (1.2, 28.0)}
+PACE = {"read": (6.0, 28.0), "words": (1.5, 28.0), "telephone": (1.5, 28.0), "snippets": (1.5, 28.0), "singles": (1.2, 28.0)}
 WORDNET = Path("/usr/share/wordnet")
 AUSTEN = Path("/usr/lib/R/site-library/janeaustenr/data/Rdata.rdb")
 
@@ -75,8 +83,10 @@ class Writer:
             return " ".join(words), self._in_one_go(words, " ".join(words), speaker, rng), 1.0
         if self.source.kind == "singles":
             word = single_word(rng) if rng.random() < 0.65 else snippet(self.pieces[index % len(self.pieces)][0].split(), rng)[0]
+            if word in SOUND_LIKE_STRING_WORDS:
+                word = single_word(rng)
             return word, self._in_one_go([word], spoken_string([word], rng), speaker, rng), 0.8
-        words = word_string(rng)
+        words = telephone_string(rng) if self.source.kind == "telephone" else word_string(rng)
         text = " ".join(words)
         if index % 2:
             return text, self._in_one_go(words, spoken_string(words, rng), speaker, rng), 1.0

@@ -1,4 +1,4 @@
-"""Text of the training speech: prose in pieces of 4 to 26 words, and strings of numbers, letters and command words.
+"""Prose of the training speech, in pieces of 4 to 26 words.
 
 Everything here returns a pair (label, spoken): the label is what the model is to answer (lower case words and apostrophes), the spoken
 form is what a synthesiser reads (case and punctuation kept, abbreviations and numbers written out). Both hold the same words.
@@ -14,9 +14,7 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
-from demo.number_words import ONES, TENS, cardinal, year
+from demo.number_words import cardinal, year
 
 Piece = tuple[str, str]
 
@@ -151,94 +149,3 @@ def label_of(spoken: str) -> str | None:
     if any(len(word) == 1 and word not in "aAIO" for word in words) or re.match(r"\w:", spoken):
         return None
     return " ".join(words).lower()
-
-
-# Strings of words
-
-LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
-DIGITS = tuple(ONES[:10])
-_COMMANDS = (
-    "yes no on off up down left right stop go start pause play next previous open close volume louder quieter forward backward follow "
-    "learn happy house marvin sheila tree visual wow bed bird cat dog light lights music door window call cancel repeat help hello "
-    "back home menu select delete save turn set timer alarm increase decrease lamp kitchen bedroom mute answer record message thanks"
-)
-COMMANDS = tuple(_COMMANDS.split())
-_PHRASES = (
-    "turn left|turn right|turn on the light|turn off the light|turn off the music|volume up|volume down|go back|go forward|go home|"
-    "play music|stop the music|next page|previous page|open the door|close the door|open the window|set an alarm|set a timer|"
-    "start recording|stop recording|call back|help me|turn up the volume|turn down the volume|switch on the lamp|pause the music|"
-    "please wait|try again|good morning|good night|thank you|lights on|lights off|yes please|no thanks|repeat the message|"
-    "cancel the call|delete the message|save and close|select all|bed and house|cat and dog"
-)
-PHRASES = tuple(_PHRASES.split("|"))
-_NUMBERS = ("hundred", "thousand", "million", "and", "oh", "point", "dollars", "cents")
-STRING_WORDS = {*LETTERS, *COMMANDS, *ONES, *TENS, *_NUMBERS, *(word for phrase in PHRASES for word in phrase.split())}
-
-
-def word_string(rng: np.random.Generator) -> list[str]:
-    """A string of 1 to about 12 words: digits, numbers, letters, commands, phrases, or several of them."""
-    makers = (_digits, _digits, _number, _letters, _commands, _commands, _phrase, _mixed)
-    return makers[rng.integers(len(makers))](rng)
-
-
-def single_word(rng: np.random.Generator) -> str:
-    """One word of the strings, digits and letters most often."""
-    words = (DIGITS, LETTERS, COMMANDS, (*ONES, *TENS, "hundred", "thousand"))[rng.choice(4, p=(0.35, 0.3, 0.2, 0.15))]
-    return words[rng.integers(len(words))]
-
-
-def _digits(rng: np.random.Generator) -> list[str]:
-    names = (*DIGITS[1:], "oh") if rng.random() < 0.25 else DIGITS
-    return [names[index] for index in rng.integers(0, 10, rng.integers(1, 10))]
-
-
-def _letters(rng: np.random.Generator) -> list[str]:
-    return [LETTERS[index] for index in rng.integers(0, 26, rng.integers(1, 8))]
-
-
-def _commands(rng: np.random.Generator) -> list[str]:
-    return [COMMANDS[index] for index in rng.integers(0, len(COMMANDS), rng.integers(1, 6))]
-
-
-def _phrase(rng: np.random.Generator) -> list[str]:
-    return PHRASES[rng.integers(len(PHRASES))].split()
-
-
-def _number(rng: np.random.Generator) -> list[str]:
-    kind = rng.integers(6)
-    number = int(10 ** rng.uniform(1, 6))
-    if kind == 0:
-        return year(int(rng.integers(1100, 2100))).split()
-    if kind == 1:
-        return [*cardinal(int(rng.integers(1, 100))).split(), "dollars", "and", *cardinal(int(rng.integers(2, 100))).split(), "cents"]
-    if kind == 2:
-        return [*cardinal(int(rng.integers(0, 100))).split(), "point", *_digits(rng)[:3]]
-    if kind == 3:
-        return [*cardinal(int(rng.integers(1, 13))).split(), *cardinal(int(rng.integers(10, 60))).split()]  # a time of day
-    return cardinal(number if kind == 4 else number % 1000, with_and=bool(rng.integers(2))).split()
-
-
-def _mixed(rng: np.random.Generator) -> list[str]:
-    makers = (_digits, _number, _letters, _commands, _phrase)
-    first, second = rng.choice(len(makers), 2, replace=False)
-    joined = makers[first](rng)[:4] + makers[second](rng)[:4]
-    return [word for word in joined if word != "oh"]  # next to letters "oh" could be either
-
-
-def spoken_word(word: str) -> str:
-    """How to write one word of a string so that every synthesiser says it: a letter by its name."""
-    if word in LETTERS:
-        return "eigh" if word == "a" else word.upper()  # several voices read a lone "A" as the article
-    return word
-
-
-def spoken_string(words: list[str], rng: np.random.Generator) -> str:
-    """One spoken line for a string of words, with commas between some of them."""
-    phrase = " ".join(words) in PHRASES
-    commas = 0.0 if phrase else float(rng.choice([0.0, 0.3, 1.0]))
-    # In a phrase "a" is the article, elsewhere the letter.
-    said = list(words) if phrase else [spoken_word(word) for word in words]
-    line = said[0]
-    for word in said[1:]:
-        line += (", " if rng.random() < commas else " ") + word
-    return line[0].upper() + line[1:] + "."

@@ -9,7 +9,7 @@ import numpy as np
 
 from convert.vocabulary import learn_vocabulary, write_vocabulary
 from demo import examples, sizes
-from demo.texts import word_string
+from demo.word_strings import word_string
 from qwenaudio_np.tokenizer import Tokenizer
 
 FILE = "qwen.tiktoken"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 pytest.importorskip("soundfile", reason="the demo's scripts read and write sound files with soundfile")
 pytest.importorskip("soxr", reason="the demo's scripts resample with soxr")
 
-from demo import assemble, number_words, texts
+from demo import assemble, number_words, texts, word_strings
 from demo.voices import RATE, Speech
 
 NUMBERS = {
@@ -38,6 +39,14 @@ def test_cardinal_without_and() -> None:
 def test_cardinal_refuses_what_it_cannot_say(number: int) -> None:
     with pytest.raises(ValueError, match=str(number)):
         number_words.cardinal(number)
+
+
+@pytest.mark.parametrize(
+    ("number", "place"),
+    [(1, "first"), (12, "twelfth"), (20, "twentieth"), (40, "fortieth"), (85, "eighty fifth"), (100, "one hundredth")],
+)
+def test_ordinal(number: int, place: str) -> None:
+    assert number_words.ordinal(number) == place
 
 
 @pytest.mark.parametrize("number", YEARS)
@@ -99,17 +108,34 @@ def test_example_sentences_of_wordnet(tmp_path: Path) -> None:
 
 def test_word_strings_are_made_of_plain_words_and_all_kinds_come_up() -> None:
     rng = np.random.default_rng(0)
-    strings = [texts.word_string(rng) for _ in range(2000)]
+    strings = [word_strings.word_string(rng) for _ in range(2000)]
     assert all(1 <= len(string) <= 14 for string in strings)
     assert all(word.isalpha() and word.islower() for string in strings for word in string)
     words = {word for string in strings for word in string}
-    assert words >= {*texts.DIGITS, *texts.LETTERS, *texts.COMMANDS, "oh", "hundred", "thousand", "point", "dollars"}
+    assert words >= {*word_strings.DIGITS, *word_strings.LETTERS, *word_strings.COMMANDS, "oh", "hundred", "thousand", "point", "dollars"}
+
+
+def test_telephone_strings_hold_letters_dates_spelling_and_repeated_words() -> None:
+    rng = np.random.default_rng(0)
+    strings = [word_strings.telephone_string(rng) for _ in range(3000)]
+    assert all(1 <= len(string) <= 20 for string in strings)
+    assert all(word.isalpha() and word.islower() for string in strings for word in string)
+    words = {word for string in strings for word in string}
+    expected = (word_strings.LETTERS, word_strings.SPELLING, word_strings.MONTHS, word_strings.DAYS, word_strings.SIGNS, word_strings.KEYS)
+    assert words >= {"first", "twentieth", "thirty", *(word for kind in expected for word in kind)}
+    commands = set(word_strings.COMMANDS)
+    assert any(first == second and first in commands for string in strings for first, second in itertools.pairwise(string))
+
+
+def test_no_word_of_the_strings_is_left_out_for_sounding_like_another() -> None:
+    assert {"two", "four", "eight", "b", "c", "no", "right", "close"} <= word_strings.STRING_WORDS
+    assert not (word_strings.SOUND_LIKE_STRING_WORDS & {*word_strings.DIGITS, *word_strings.LETTERS, *word_strings.COMMANDS})
 
 
 def test_spoken_strings_name_letters() -> None:
-    spoken = [texts.spoken_string(["b", "a", "seven"], np.random.default_rng(seed)) for seed in range(30)]
+    spoken = [word_strings.spoken_string(["b", "a", "seven"], np.random.default_rng(seed)) for seed in range(30)]
     assert set(spoken) >= {"B eigh seven.", "B, eigh, seven."}
-    assert texts.spoken_string(["set", "a", "timer"], np.random.default_rng(0)) == "Set a timer."
+    assert word_strings.spoken_string(["set", "a", "timer"], np.random.default_rng(0)) == "Set a timer."
 
 
 def tone(seconds: float) -> np.ndarray:
