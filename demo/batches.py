@@ -196,7 +196,7 @@ def rows_of(
     for row, (example, words, count) in enumerate(zip(asked, timed, counts, strict=True)):
         n = len(example.ids)
         ids[row, :n] = example.ids
-        for first, last in (example.earlier, (example.answer, n)):
+        for first, last in (*example.earlier, (example.answer, n)):
             answer = example.ids[first:last]
             if answer:
                 targets[row, first - 1 : last - 1] = answer

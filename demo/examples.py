@@ -6,6 +6,7 @@ package's own prompt.py and tasks.py, so that training and use cannot differ.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,8 @@ Entry = dict[str, Any]
 GRID = 0.04  # seconds; times are taught in steps of one audio vector
 
 # What is asked about speech: the first two only where word times are known; of the rest, so many in chat form.
-TIMESTAMPS, SECOND_TURN, CHAT = 0.25, 0.2, 0.4
+TIMESTAMPS, SECOND_TURN, CHAT = 0.25, 0.25, 0.4
+MOST_ASKED = 6  # of a clip's words in one chat: to find a word by what it is takes many more questions than to follow a transcript
 
 TRANSCRIBE = (
     "what does the person say?",
@@ -41,12 +43,12 @@ NOTE = ("what instrument is it?", "Which instrument plays this note?", "which no
 class Example:
     """Token ids [length], the answer and its end token last; `answer` is where the answer begins.
 
-    An earlier turn's answer, where there is one, has its own beginning and end: it is a right answer too.
+    The answers of earlier turns have their own beginnings and ends: they are right answers too.
     """
 
     ids: list[int]
     answer: int
-    earlier: tuple[int, int] = (0, 0)
+    earlier: tuple[tuple[int, int], ...] = ()
 
 
 def examples(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator) -> Example:
@@ -61,16 +63,17 @@ def task_example(name: str, answer: str, vectors: int, tokenizer: Tokenizer) -> 
     return _with_answer(ids, answer, ENDOFTEXT, tokenizer)
 
 
-def chat_example(question: str, answer: str, vectors: int, tokenizer: Tokenizer, earlier: tuple[str, str] | None = None) -> Example:
-    """The clip with the question, or with an earlier question and its answer, in ChatML."""
-    turn = Turn(question, () if earlier else (vectors,))
-    history = [Turn(earlier[0], (vectors,), earlier[1])] if earlier else []
-    example = _with_answer(list(chat_prompt(tokenizer, history, turn).ids), answer, IM_END, tokenizer)
-    if not earlier:
-        return example
-    before = [*tokenizer.encode(earlier[1]), tokenizer.special_ids[IM_END]]
-    start = next(k for k in range(len(example.ids)) if example.ids[k : k + len(before)] == before)
-    return replace(example, earlier=(start, start + len(before)))
+def chat_example(question: str, answer: str, vectors: int, tokenizer: Tokenizer, earlier: Sequence[tuple[str, str]] = ()) -> Example:
+    """The clip with the question, in ChatML; or with the first of the earlier questions, which stand before it with their answers."""
+    history = [Turn(asked, () if number else (vectors,), answered) for number, (asked, answered) in enumerate(earlier)]
+    prompt = chat_prompt(tokenizer, history, Turn(question, () if earlier else (vectors,)))
+    example = _with_answer(list(prompt.ids), answer, IM_END, tokenizer)
+    spans, now = [], 0
+    for _, answered in earlier:
+        said = [*tokenizer.encode(answered, allowed_special="all"), tokenizer.special_ids[IM_END]]
+        now = next(k for k in range(now, len(example.ids)) if example.ids[k : k + len(said)] == said)
+        spans.append((now, now + len(said)))
+    return replace(example, earlier=tuple(spans))
 
 
 def transcript_answer(text: str) -> str:
@@ -121,10 +124,10 @@ def _speech(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator)
         return task_example("timestamps", timestamps_answer(words), vectors, tokenizer)
     once = said_once(words)
     if once and draw < TIMESTAMPS + SECOND_TURN:
-        word, start, end = once[random.integers(len(once))]
-        earlier = (str(random.choice(TRANSCRIBE)), transcript_answer(text))
-        question = str(random.choice(WHEN)).format(word=word)
-        return chat_example(question, when_answer(word, start, end), vectors, tokenizer, earlier)
+        turns = [(str(random.choice(TRANSCRIBE)), transcript_answer(text))]
+        for k in random.permutation(len(once))[: random.integers(1, MOST_ASKED + 1)]:
+            turns.append((str(random.choice(WHEN)).format(word=once[k][0]), when_answer(*once[k])))
+        return chat_example(*turns[-1], vectors, tokenizer, turns[:-1])
     if random.random() < CHAT:
         return chat_example(str(random.choice(TRANSCRIBE)), transcript_answer(text), vectors, tokenizer)
     return task_example("asr", text, vectors, tokenizer)

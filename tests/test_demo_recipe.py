@@ -54,13 +54,20 @@ def test_an_example_is_prompt_answer_and_end() -> None:
 
 
 def test_a_second_turn_keeps_the_clip_in_the_first() -> None:
-    example = chat_example("when?", when_answer("b", 0.4, 0.8), 3, BYTES, earlier=("what?", "b"))
+    example = chat_example("when?", when_answer("b", 0.4, 0.8), 3, BYTES, earlier=[("what?", "b")])
     text = BYTES.decode(example.ids)
     assert text.index("</audio>") < text.index("what?") < text.index("when?")
     assert text.endswith('The word "b" starts at <|0.40|> seconds and ends at <|0.80|> seconds.<|im_end|>')
-    assert BYTES.decode(example.ids[slice(*example.earlier)]) == "b<|im_end|>" and example.ids[: example.earlier[0]][-10:] == [
+    assert BYTES.decode(example.ids[slice(*example.earlier[0])]) == "b<|im_end|>" and example.ids[: example.earlier[0][0]][-10:] == [
         *b"assistant\n"
     ]
+
+
+def test_every_answer_of_a_longer_chat_is_marked_in_order() -> None:
+    answers = [when_answer("a", 0.0, 0.4), when_answer("b", 0.4, 0.8), when_answer("a", 0.0, 0.4)]
+    example = chat_example("when?", answers[-1], 3, BYTES, earlier=[("what?", "a b"), *[("when?", answer) for answer in answers[:2]]])
+    marked = [BYTES.decode(example.ids[slice(*span)]) for span in (*example.earlier, (example.answer, len(example.ids)))]
+    assert marked == [f"{answer}<|im_end|>" for answer in ("a b", *answers)]
 
 
 def test_only_a_word_that_was_said_once_is_asked_about() -> None:
