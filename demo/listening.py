@@ -13,7 +13,8 @@ from qwenaudio_np.tokenizer import Tokenizer
 NOWHERE = (-1, -1)
 SPECIAL = b"<|"  # how the tokens begin that are not letters
 TIME = re.compile(rb"<\|(\d+\.\d\d)\|>")
-WHEN = re.compile(rb'The word "(.*)" starts at  seconds and ends at  seconds\.')  # the answer to a second turn, its times left out
+# The answer to a second turn, its times left out; first what is said of the word, then the word.
+WHEN = re.compile(rb'The word "((.*)" starts at  seconds and ends at ) seconds\.')
 ROUNDING = 1e-6  # of a time on the grid, divided by it
 WordTimes = list[tuple[str, float, float]]
 
@@ -21,7 +22,8 @@ WordTimes = list[tuple[str, float, float]]
 def heard_at(ids: list[int], words: WordTimes | None, vectors: int, tokenizer: Tokenizer) -> np.ndarray:
     """[tokens, 2]: the first and last audio vector of each token's word or time, NOWHERE for what is not heard.
 
-    A token belongs to the word in which it ends. One vector more on each side is right too: times are not exact.
+    A token belongs to the word in which it ends. One vector more on each side is right too: times are not exact. Where a chat says when
+    a word was said, what stands between the word and its times belongs to it too: there the word is known, and only its place is sought.
     """
     pieces = [tokenizer.token_bytes(id_) for id_ in ids]
     letters = b"".join(piece for piece in pieces if not piece.startswith(SPECIAL))
@@ -58,5 +60,5 @@ def word_places(letters: bytes, words: WordTimes) -> tuple[list[tuple[int, int]]
                 now += len((word + between).encode())
             return spans, word_of
     asked = WHEN.fullmatch(letters)
-    numbers = [number for number, (word, _, _) in enumerate(words) if asked and word.encode() == asked[1]]
+    numbers = [number for number, (word, _, _) in enumerate(words) if asked and word.encode() == asked[2]]
     return spans, dict.fromkeys(range(*asked.span(1)), numbers[0]) if asked and len(numbers) == 1 else {}

@@ -36,7 +36,7 @@ def test_a_word_that_is_also_in_the_chats_own_words_is_heard_in_its_quotation_ma
     before = len('The person says: "')
     expected = [NOWHERE] * before + [SIX] * len(word) + [NOWHERE] * 2
     assert heard(transcript_answer(word), [(word, 0.2, 0.4)]) == expected
-    expected = [NOWHERE] * len('The word "') + [SIX] * len(word) + [NOWHERE] * len('" starts at ')
+    expected = [NOWHERE] * len('The word "') + [SIX] * len(word + '" starts at ')
     assert heard(when_answer(word, 1.2, 1.4), [(word, 0.2, 0.4)])[: len(expected)] == expected
 
 
@@ -46,9 +46,9 @@ def test_times_are_heard_where_they_are() -> None:
     assert heard(answer) == [NOWHERE, [3, 6], *[SIX] * 3, [8, 11], NOWHERE, [13, 16], *[ONE] * 3, [19, 22]]
 
 
-def test_a_word_asked_for_is_heard_and_then_its_times() -> None:
+def test_a_word_asked_for_is_heard_until_its_times_are_said() -> None:
     spans = [span for span in heard(when_answer("one", 0.6, 0.84)) if span != NOWHERE]
-    assert spans == [*[ONE] * 3, [13, 16], [19, 22]]
+    assert spans == [*[ONE] * len('one" starts at '), [13, 16], *[ONE] * len(" seconds and ends at "), [19, 22]]
 
 
 @pytest.mark.parametrize("words", [None, SAID, [("seven", 0.2, 0.4), ("seven", 0.6, 0.8)]])
