@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 POOL = 2048  # clips that are sorted by length together
 ROWS = 256  # most clips of a batch
-WORDS = 60  # positions that a prompt and its answer need beside the clip, about
 SHARES = {"read": 0.53, "words": 0.3, "note": 0.14, "scene": 0.03}  # of the kinds in what is drawn; to speech come the joined clips
 JOINED = {"read": 0.12, "words": 0.25}  # how often clips of a kind come with those that follow them
 MOST_JOINED = 4
@@ -104,8 +103,9 @@ class Feeder:
         """Batches of about `budget` vectors of sound and tokens of text, padding included."""
         while True:
             drawn = self.random.choice(len(self.entries), POOL, p=self.odds)
-            pool = sorted((heard(self.entries, int(k), self.random) for k in drawn), key=lambda row: row.vectors)
-            groups = list(grouped(pool, lambda row: row.vectors, self.budget))
+            rows = sorted((heard(self.entries, int(k), self.random) for k in drawn), key=lambda row: row.vectors)
+            pool = [(row, examples(row.entry, row.vectors, self.tokenizer, self.random)) for row in rows]
+            groups = list(grouped(pool, lambda asked: len(asked[1].ids), self.budget))
             for k in self.random.permutation(len(groups)):
                 yield collate(groups[k], self.tokenizer, self.random)
 
@@ -144,30 +144,32 @@ def kept(entry: Entry) -> bool:
     return entry["kind"] == "note" or (entry["kind"] == "scene" and entry["text"] == "silence")
 
 
-def grouped(ordered: Iterable[Item], vectors: Callable[[Item], int], budget: int) -> Iterator[list[Item]]:
-    """Neighbours together: at most ROWS clips, and at most `budget` vectors and words. `ordered`: by their number of vectors."""
+def grouped(items: Iterable[Item], size: Callable[[Item], int], budget: int) -> Iterator[list[Item]]:
+    """Neighbours together: at most ROWS, filling at most `budget` positions when padded to the longest; one alone may be longer."""
     group: list[Item] = []
-    for item in ordered:  # the last of a group is its longest
-        if group and ((len(group) + 1) * (vectors(item) + WORDS) > budget or len(group) == ROWS):
+    longest = 0
+    for item in items:
+        longest = max(longest, size(item))
+        if group and ((len(group) + 1) * longest > budget or len(group) == ROWS):
             yield group
-            group = []
+            group, longest = [], size(item)
         group.append(item)
     if group:
         yield group
 
 
-def collate(group: list[Heard], tokenizer: Tokenizer, random: np.random.Generator) -> Batch:
-    """Rows of sound, each asked one of its tasks -> one padded batch."""
-    entries = [row.entry for row in group]
-    asked = [examples(row.entry, row.vectors, tokenizer, random) for row in group]
+def collate(group: list[tuple[Heard, Example]], tokenizer: Tokenizer, random: np.random.Generator) -> Batch:
+    """Rows of sound, each with one of its tasks -> one padded batch."""
+    heard_, asked = [row for row, _ in group], [example for _, example in group]
+    entries = [row.entry for row in heard_]
     speech = [k for k, entry in enumerate(entries) if entry["kind"] in ("read", "words")]
     notes = [k for k, entry in enumerate(entries) if entry["kind"] == "note"]
     return Batch(
-        rows=rows_of(asked, [entry["words"] for entry in entries], [row.vectors for row in group], tokenizer, random),
-        cuts=[Cut(cut.start, cut.count, cut.speed, k, cut.at) for k, row in enumerate(group) for cut in row.cuts],
-        samples=torch.tensor([row.samples for row in group]),
+        rows=rows_of(asked, [entry["words"] for entry in entries], [row.vectors for row in heard_], tokenizer, random),
+        cuts=[Cut(cut.start, cut.count, cut.speed, k, cut.at) for k, row in enumerate(heard_) for cut in row.cuts],
+        samples=torch.tensor([row.samples for row in heard_]),
         kept=torch.tensor([kept(entry) for entry in entries]),
-        positions=torch.tensor([position_count(row.samples) for row in group]),
+        positions=torch.tensor([position_count(row.samples) for row in heard_]),
         speech=torch.tensor(speech, dtype=torch.long),
         spoken=[tokenizer.encode(entries[k]["text"]) for k in speech],
         notes=torch.tensor(notes, dtype=torch.long),

@@ -22,7 +22,7 @@ GRID = 0.04  # seconds; times are taught in steps of one audio vector
 
 # What is asked about speech: the first two only where word times are known; of the rest, so many in chat form.
 TIMESTAMPS, SECOND_TURN, CHAT = 0.25, 0.25, 0.4
-MOST_ASKED = 6  # of a clip's words in one chat: to find a word by what it is takes many more questions than to follow a transcript
+MOST_ASKED = 4  # of a clip's words in one chat: to find a word by what it is takes many more questions than to follow a transcript
 
 TRANSCRIBE = (
     "what does the person say?",

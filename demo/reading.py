@@ -34,6 +34,7 @@ MISHEARD = 0.06  # most letters of a text, as a share, that are taken for others
 LEFT_OUT = 0.1  # most tokens of a text that are not heard at all
 STRINGS = 0.35  # share of the texts that are strings of digits, letters and commands, so that prose is not all that is expected
 STUTTERED = 0.25  # share of those strings in which some words are said twice: one that comes twice is easily written once
+WORDS = 60  # positions that a prompt and its answer need beside a clip, about
 POOL = 2048  # texts that are sorted by length together
 SILENT = -1  # in `tokens`, a vector that says nothing
 REACH = 7  # vectors of each of the two convolutions
@@ -63,7 +64,7 @@ class Reader:
             order = self.random.permutation(len(self.texts))
             for start in range(0, len(order), POOL):
                 clips = [imagined_clip(self._text(k), self.tokenizer, self.random) for k in order[start : start + POOL]]
-                groups = list(grouped(sorted(clips, key=vectors_of), vectors_of, self.budget))
+                groups = list(grouped(sorted(clips, key=vectors_of), lambda clip: vectors_of(clip) + WORDS, self.budget))
                 for k in self.random.permutation(len(groups)):
                     yield self._reading(groups[k])
 

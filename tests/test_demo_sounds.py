@@ -15,7 +15,7 @@ from demo import pack, sounds  # noqa: E402
 from demo.augment import augment, covered, noise, response  # noqa: E402
 from demo.batches import JOINED, LONGEST, SHARES, Feeder, collate, heard, rows_of  # noqa: E402
 from demo.clip_store import RATE, ClipStore  # noqa: E402
-from demo.examples import task_example  # noqa: E402
+from demo.examples import examples, task_example  # noqa: E402
 from demo.front_end import log_mel  # noqa: E402
 from demo.sounds import Cut  # noqa: E402
 from qwenaudio_np import mel as package  # noqa: E402
@@ -194,10 +194,17 @@ def test_each_kind_has_its_share_of_the_sound() -> None:
     )
 
 
+def test_no_batch_is_larger_than_its_budget_with_all_its_padding() -> None:
+    batches = iter(Feeder([*entries(40), *entries(40, samples=5 * RATE)], BYTES, 3000, [0]))
+    sizes = [next(batches).rows.ids.shape for _ in range(12)]
+    assert all(rows * length <= 3000 or rows == 1 for rows, length in sizes) and max(rows for rows, _ in sizes) > 3
+
+
 def test_a_batch_knows_which_rows_speak_and_which_are_notes() -> None:
     random = np.random.default_rng(1)
     clips = [*entries(1), *entries(1, kind="note", text="flute", words=None, pitch=69, velocity=25, instrument="flute")]
-    batch = collate([heard(clips, index, random) for index in range(2)], BYTES, random)
+    rows = [heard(clips, index, random) for index in range(2)]
+    batch = collate([(row, examples(row.entry, row.vectors, BYTES, random)) for row in rows], BYTES, random)
     assert batch.speech.tolist() == [0] and batch.notes.tolist() == [1] and batch.kept.tolist() == [False, True]
     assert {cut.row for cut in batch.cuts} == {0, 1} and batch.positions.tolist() == [position_count(n) for n in batch.samples.tolist()]
     assert batch.to(CPU).rows.ids.shape == batch.rows.targets.shape
