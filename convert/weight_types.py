@@ -94,7 +94,8 @@ class _Parts:
 
 def quantise(rows: np.ndarray, bits: int) -> Quantised:
     """`quantised.quantise` by the compiled backend, whose results are the same bit for bit."""
-    return backends.get("numba").quantise(rows, bits)
+    made: Quantised = backends.compiled().quantise(rows, bits)
+    return made
 
 
 def whole_blocks(blocks: Blocks) -> Iterator[np.ndarray]:

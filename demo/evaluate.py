@@ -20,7 +20,7 @@ import qwenaudio_np
 from demo.alignment import boundary_shifts, timed_words, word_errors
 from demo.clip_store import read_labels
 from demo.examples import TRANSCRIBE, WHEN, Entry, said_once
-from demo.word_strings import STRING_WORDS
+from demo.word_strings import STRING_WORDS, TELEPHONE_WORDS
 from qwenaudio_np.special_tokens import TAG_SHAPE
 from qwenaudio_np.tasks import task_prompt
 
@@ -100,10 +100,10 @@ def rows(entry: Entry, source: str) -> list[str]:
     part = f", {entry['part']}" if entry.get("part") else ""
     if entry["kind"] not in ("read", "words"):
         return [f"{entry['kind']}: {source}{part}", f"{entry['kind']}: all"]
-    people = source in PEOPLE
-    taught = entry["kind"] == "read" or not people or STRING_WORDS.issuperset(entry["text"].split())
-    total = f"{entry['kind']}: all {'people' if people else 'synthetic voices'}"
-    return [f"{entry['kind']}: {source}{part}", total if taught else f"{entry['kind']}: people, other words"]
+    total, said = f"{entry['kind']}: all {'people' if source in PEOPLE else 'synthetic voices'}", entry["text"].split()
+    if entry["kind"] == "words" and source in PEOPLE and not STRING_WORDS.issuperset(said):
+        total = f"words: people, {'telephone words' if (STRING_WORDS | TELEPHONE_WORDS).issuperset(said) else 'other words'}"
+    return [f"{entry['kind']}: {source}{part}", total]
 
 
 def run_task(model: Any, name: str, sound: str) -> str:

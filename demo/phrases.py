@@ -55,7 +55,10 @@ class _Song(NamedTuple):
 
 
 def phrase(draw: random.Random, seconds: float, *, test: bool) -> Phrase:
-    """Music that goes on for at least `seconds`; the test has programs of its own."""
+    """Music that goes on for at least `seconds`; each part of the test has programs that it has in no training piece.
+
+    Some of these play single notes for training (music.py).
+    """
     song = _Song(draw, 60 / draw.uniform(60, 180), draw.randrange(48, 60), draw.choice(SCALES), draw.choice(PROGRESSIONS))
     parts = draw.choice(STYLES)
     font = draw.randrange(len(FONTS))

@@ -43,6 +43,8 @@ _SPELLING = (
 _SIGNS = "star pound hash dash dot slash comma colon plus minus equals percent at space quote underscore"
 MONTHS, DAYS, SPELLING, SIGNS = (tuple(words.split()) for words in (_MONTHS, _DAYS, _SPELLING, _SIGNS))
 KEYS = ("press", "dial", "enter", "extension", "number")
+_PLACES = {word for number in (*range(1, 32), *range(40, 110, 10)) for word in ordinal(number).split()}
+TELEPHONE_WORDS = {*MONTHS, *DAYS, *SPELLING, *SIGNS, *KEYS, *_PLACES, "the", "of"}
 
 
 def word_string(rng: np.random.Generator) -> list[str]:

@@ -15,6 +15,8 @@ import llvmlite
 import llvmlite.binding
 import numba
 
+from qwenaudio_np import quantised
+
 DAY = 86400  # seconds
 UNUSED = 30 * DAY
 _FOLDER = re.compile(r"[0-9a-f]{24}")  # what fingerprint() looks like
@@ -23,11 +25,12 @@ _FILE = re.compile(r"[0-9a-f]{32}\.(nbi|\d+\.nbc|sha256|bin)(\.tmp\..*)?|tmp[a-z
 
 
 def fingerprint() -> str:
-    """A name for everything that compiled code depends on: kernel sources, Python and compiler versions, this CPU."""
+    """A name for everything that compiled code depends on: the sources of kernels and of the constants that they take from a definition,
+    Python and compiler versions, this CPU."""
     binding, config = llvmlite.binding, numba.config
     told = hashlib.sha256(f"{sys.version} {numba.__version__} {llvmlite.__version__} {binding.get_host_cpu_name()}".encode())
     told.update(f"{binding.get_host_cpu_features().flatten()} {config.CPU_NAME} {config.CPU_FEATURES} {config.OPT}".encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in (*sorted(Path(__file__).parent.glob("*.py")), Path(quantised.__file__)):
         told.update(source.name.encode() + b"\0" + source.read_bytes())
     return told.hexdigest()[:24]
 

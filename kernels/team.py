@@ -104,6 +104,7 @@ class Team:
     def run(self, function: Any, arguments: tuple[Any, ...], calls: int = 1) -> None:
         """One call of compiled code, in which helpers are called so many times, by whoever has them."""
         self.wait()  # only where Ctrl-C ended the waiting below
+        self.board[FAILED] = 0  # the same: nobody asked how that call went
         self.arguments = arguments
         self.calls += calls
         if self.asleep:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Protocol, cast
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,12 +51,19 @@ def get(name: str, threads: int | None = None, notice: Callable[[str], object] |
         return cast(Ops, importlib.import_module("qwenaudio_np.ops"))
     if name != "numba":
         raise UsageError(f"unknown backend {shown(name)}, expected one of: {', '.join(BACKENDS)}")
-    try:
-        kernels = importlib.import_module("qwenaudio_np.kernels")
-    except ImportError as failure:
-        raise BackendError(
-            f"backend 'numba' cannot run here ({failure}); install the package (pip install .) or choose --backend reference"
-        ) from None
+    kernels = compiled()
     kernels.set_threads(threads)
     kernels.announce_compiling(notice)
     return cast(Ops, kernels)
+
+
+def compiled() -> Any:
+    """The compiled kernels, with whatever settings they have. Raises BackendError where they cannot run."""
+    try:
+        return importlib.import_module("qwenaudio_np.kernels")
+    except ImportError as failure:
+        where = Path(__file__).parent
+        raise BackendError(
+            f"backend 'numba' cannot run here ({failure}); install the package (pip install -e . in a clone of it; this one was "
+            f"found in {where}) or choose --backend reference"
+        ) from None

@@ -5,6 +5,7 @@ Nothing is timed before it was compared with ops.py: one matrix of every kind th
 
 from __future__ import annotations
 
+import re
 import statistics
 import sys
 import time
@@ -18,7 +19,9 @@ from qwenaudio_np.audio import SAMPLE_RATE, clip_from_array
 from qwenaudio_np.ceilings import Ceilings
 from qwenaudio_np.errors import NumericsError, UsageError
 from qwenaudio_np.generate import generate_ids
+from qwenaudio_np.ops import Weight
 from qwenaudio_np.prepare import Prepared, prepare
+from qwenaudio_np.quantised import LANES, Quantised
 from qwenaudio_np.sampler import greedy
 
 if TYPE_CHECKING:
@@ -80,15 +83,24 @@ def _stage(name: str, seconds: tuple[float, ...], amount: float, unit: str, ceil
 def validate(model: QwenAudio) -> None:
     """Compare the backend's linear with that of ops.py on one matrix of every kind, 1 row and 20. Raises NumericsError."""
     rng = np.random.default_rng(0)
-    kinds = {name.split(".")[-2]: name for name in model.weights if name.endswith(".weight") and len(model.weights[name].shape) == 2}
+    matrices = {name: weight for name, weight in model.weights.items() if name.endswith(".weight") and len(weight.shape) == 2}
+    kinds = {re.sub(r"\.\d+\.", ".", name): name for name in matrices}  # the same of another block
     for name in kinds.values():
-        weight = model.weights[name][:64] if name.startswith(("lm_head", "transformer.wte")) else model.weights[name]
+        weight = first_rows(matrices[name], 64) if name.startswith(("lm_head", "transformer.wte")) else matrices[name]
         for rows in (1, 20):
             x = rng.standard_normal((rows, weight.shape[1])).astype(model.dtype)
             want = ops.linear(x, weight)
             error = np.abs(model.ops.linear(x, weight) - want).max() / np.sqrt(np.square(want).mean())
             if not error <= TOLERANCE:
                 raise NumericsError(f"{name}: the backend is {error:.1e} of the RMS off ops.py, expected {TOLERANCE:.0e}; not timed")
+
+
+def first_rows(weight: Weight, count: int) -> Weight:
+    """As stored: a quantised weight in whole blocks."""
+    if not isinstance(weight, Quantised) or len(weight) <= count:
+        return weight if len(weight) <= count else weight[:count]
+    offsets = None if weight.offsets is None else weight.offsets[: count // LANES]
+    return Quantised(weight.bits, (count, weight.shape[1]), weight.codes[: count // LANES], weight.scales[: count // LANES], offsets)
 
 
 def _timed_run(model: QwenAudio, ready: Prepared, new_tokens: int) -> tuple[float, float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,3 +113,7 @@ class Memory:
 
     past: Past | None = None
     sounds: dict[Any, Array] = field(default_factory=dict)  # encoded clips, see QwenAudio.encode_audio
+
+    def forget_all_but(self, clips: Sequence[Any]) -> None:
+        """Let go of the sounds of turns that have left the window."""
+        self.sounds = {key: sound for key, sound in self.sounds.items() if key[0] in clips}

@@ -17,22 +17,23 @@ class Chat:
     """Remembers the turns of one conversation with a model.
 
     `history` is a list of {"query": str, "audio": [...], "answer": str}, with paths in "audio" the form of the command line's
-    --history file. Keys, values and encoded clips of earlier turns are used again; the original computes everything anew.
+    --history file; turns may be taken from it or put into it. Keys, values and encoded clips of earlier turns are used again; the
+    original computes everything anew.
     """
 
     def __init__(self, model: QwenAudio, system: str | None = None) -> None:
         self.model = model
         self.system = system
         self.history: list[dict[str, Any]] = []
-        self._clips: list[list[Clip]] = []  # of each turn, read once
+        self._heard: list[tuple[dict[str, Any], list[Clip]]] = []  # turns and their clips, so that these are read once
         self._memory = Memory()
 
     def ask(self, query: str, audio: Any = (), **options: Any) -> Result:
         """Ask in the light of all turns so far. `options`: those of `QwenAudio.generate`."""
         clips = read_clips(self.model, audio)
-        turns = [{**turn, "audio": heard} for turn, heard in zip(self.history, self._clips, strict=True)]
+        turns = [next(({**turn, "audio": heard} for known, heard in self._heard if known is turn), turn) for turn in self.history]
         asked = {"format": "chat", "system": self.system, "history": turns, "memory": self._memory}
         result = self.model.generate(query, clips, **asked, **options)
         self.history.append({"query": query, "audio": [clip.path for clip in clips], "answer": result.text})
-        self._clips.append(clips)
+        self._heard.append((self.history[-1], clips))
         return result

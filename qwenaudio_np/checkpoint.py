@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -66,6 +67,21 @@ class Weights(Mapping[str, Weight]):
     def quantised(self) -> bool:
         """Whether some are in 8 or 4 bits."""
         return any(isinstance(weight, Quantised) for weight in self._arrays.values())
+
+
+def mapped_bytes(weights: Mapping[str, Weight]) -> int:
+    """Bytes of those that lie in mapped files; a weight with two names counts once."""
+    return sum(weight.nbytes for weight in {id(weight): weight for weight in weights.values()}.values() if _is_mapped(weight))
+
+
+def _is_mapped(weight: Weight) -> bool:
+    """Whether a weight's numbers (a quantised one's codes) lie in a file that is mapped, not in memory of our own."""
+    array: Any = weight.codes if isinstance(weight, Quantised) else weight
+    while isinstance(array, np.ndarray):
+        if array.base is None:
+            return False
+        array = array.base
+    return True
 
 
 def _type_name(weight: Weight) -> str:

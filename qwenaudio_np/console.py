@@ -6,6 +6,7 @@ import codecs
 import os
 import signal
 import sys
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -65,8 +66,13 @@ def reason(error: OSError) -> str:
 
 
 def one_line(text: str) -> str:
-    """Newlines, escape sequences, halves of characters and whatever else is not printable, written out as `\\n`, `\\x1b`, ..."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    """Newlines, escape sequences, halves of characters and whatever else a line cannot show, written out as `\\n`, `\\x1b`, ..."""
+    return "".join(c if _can_show(c) else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _can_show(character: str) -> bool:
+    """What Python calls printable, and what texts have besides: spaces of all kinds, and what joins letters or keeps them apart."""
+    return character.isprintable() or unicodedata.category(character) == "Zs" or character in "\u200c\u200d"
 
 
 def drop_unwritten(descriptor: int) -> None:

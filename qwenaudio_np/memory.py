@@ -65,10 +65,13 @@ def require_memory(needed: int, available: int | None) -> None:
         )
 
 
-def available_bytes(system: Path = Path("/")) -> int | None:
-    """Bytes this process may still take, or None where the system does not say. `system` is the root of the file system."""
-    sources = (*_free_memory(system), *_control_groups(system), *_address_space(system))
-    return min(sources, default=None)
+def available_bytes(system: Path = Path("/"), mapped: int = 0) -> int | None:
+    """Bytes this process may still take, or None where the system does not say. `system` is the root of the file system.
+
+    `mapped`: bytes of files that are to stay in memory. The system counts their pages as free, but the address space already as taken.
+    """
+    physical = (max(0, room - mapped) for room in (*_free_memory(system), *_control_groups(system)))
+    return min((*physical, *_address_space(system)), default=None)
 
 
 def _free_memory(system: Path) -> Iterator[int]:

@@ -39,7 +39,7 @@ def add_run_options(parser: ArgumentParser) -> None:
     _add_request_options(parser)
     _add_model_options(parser)
     add = parser.add_argument_group("generation (greedy unless --temperature is above 0)").add_argument
-    add("-n", "--max-new-tokens", type=whole_number(1), metavar="N", help="longest answer (default: the task's or the checkpoint's)")
+    add("-n", "--max-new-tokens", type=whole_number(1), metavar="N", help="longest answer (default: the task's, the chat model's, or 256)")
     add("--min-new-tokens", type=whole_number(0), metavar="N", help="no earlier end of the answer (default: 1 for a task, else 0)")
     add("--temperature", type=float, default=0.0, metavar="T", help="0 (default): always the best token; 1: as the model weighs them")
     add("--top-k", type=whole_number(0), metavar="K", help="draw from the K best tokens only (0: off, the default)")

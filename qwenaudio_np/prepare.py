@@ -70,6 +70,8 @@ def prepare(
         raise UsageError("--history and --system belong to the chat format; give --format chat")
     else:
         clips = read_clips(model, audio)
+        if task and not clips:
+            raise UsageError(f"task {task} is about sound: give --input FILE (in Python: audio=) too")
         if task and len(clips) > 1:
             advice = f"{len(clips)} clips stand in one prompt and get one answer; task {task} is meant for one: ask once for each file"
             warnings.warn(advice, PromptWarning, stacklevel=2)
@@ -79,7 +81,9 @@ def prepare(
 
 
 def read_clips(model: QwenAudio, audio: Any) -> list[Clip]:
-    """The sounds of one turn, one or a list of them, for a model that can hear."""
+    """The sounds of one turn, one or a list of them (None: no sound), for a model that can hear."""
+    if audio is None:
+        return []
     single = isinstance(audio, (str, os.PathLike, Clip, np.ndarray)) or hasattr(audio, "read")
     sources = [audio] if single else list(audio)
     if sources:
@@ -91,9 +95,9 @@ def _check_types(prompt: Any, history: Any) -> None:
     """What comes from Python may be anything."""
     if not isinstance(prompt, str):
         raise UsageError(f"the prompt is {kind_of(prompt)}, expected text")
-    for turn in [history] if isinstance(history, (str, Mapping)) else history:
-        if not isinstance(turn, Mapping) or not all(isinstance(turn.get(key), str) for key in ("query", "answer")):
-            raise UsageError('history must be a list of {"query": text, "audio": [...], "answer": text}')
+    turns = [None] if isinstance(history, (str, Mapping)) else history
+    if not all(isinstance(turn, Mapping) and isinstance(turn.get("query"), str) and isinstance(turn.get("answer"), str) for turn in turns):
+        raise UsageError('history must be a list of {"query": text, "audio": [...], "answer": text}')
 
 
 def _chat_format(model: QwenAudio, task: str | None, format: str | None) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from qwenaudio_np.audio import Clip
 from qwenaudio_np.cache import Memory, Past
+from qwenaudio_np.checkpoint import mapped_bytes
 from qwenaudio_np.generate import generate_ids, stop_ids, stop_reason
 from qwenaudio_np.memory import available_bytes, needed_bytes, require_memory
 from qwenaudio_np.prepare import Prepared, prepare
@@ -74,9 +75,8 @@ def answer(
     timings: dict[str, float] = {}
     with _timed(timings, "audio"):
         ready = prepare(model, prompt, audio, **request)
-    if not force:  # the weights were counted when they were opened
-        positions = min(len(ready.prompt.ids) + ready.max_new_tokens, model.config.text.max_position_embeddings)
-        require_memory(needed_bytes(model.config, 0, positions, model.dtype, model.kv), available_bytes())
+    if not force:
+        _require_memory(model, ready, memory)
     # "interrupted" stands until the last step has set another reason
     result = Result("", [], list(ready.prompt.ids), "interrupted", timings, list(ready.clips), dict(model.labels))
     text = _Text(model.tokenizer, stream)
@@ -90,6 +90,14 @@ def answer(
     return result
 
 
+def _require_memory(model: QwenAudio, ready: Prepared, memory: Memory | None) -> None:
+    """Mapped weights must find room beside what is new; weights of our own, and what earlier turns keep, are taken already."""
+    positions = min(len(ready.prompt.ids) + ready.max_new_tokens, model.config.text.max_position_embeddings)
+    kept = memory.past.cache.nbytes if memory and memory.past else 0
+    needed = needed_bytes(model.config, 0, positions, model.dtype, model.kv) - kept
+    require_memory(needed, available_bytes(mapped=mapped_bytes(model.weights)))
+
+
 def _generate(
     model: QwenAudio, ready: Prepared, sampler: Sampler, result: Result, text: _Text, progress: Progress, memory: Memory
 ) -> None:
@@ -100,6 +108,7 @@ def _generate(
         if ready.clips:
             progress(f"encoding {sum(clip.seconds for clip in ready.clips):.1f} s of sound")
         sounds = model.encode_audio(ready.clips, known=memory.sounds)
+        memory.forget_all_but(ready.clips)
     with _timed(result.timings, "prefill"):
         progress(f"reading a prompt of {len(ready.prompt.ids)} tokens")
         x = model.embed(ready.prompt.ids, sounds)

@@ -89,7 +89,7 @@ def task_prompt(
 
     language: of the sound (default en; `unknown` is allowed). text_language: of the answer (default: that of the sound).
     """
-    task = TASKS.get(name.replace("_", "-"))
+    task = TASKS.get(name)
     if task is None:
         raise UsageError(f"unknown task {shown(name)}, expected one of: {', '.join(TASKS)}")
     _check_choices(name, task, {"language": language, "text_language": text_language, "question": question, "style": style})

@@ -30,22 +30,25 @@ def check_threads(threads: int | None) -> None:
 
 
 def limit_blas(threads: int | None) -> None:
-    """Limit NumPy's products in this process; the latest call counts, and None takes back what an earlier one did.
+    """Limit NumPy's products in this process; the latest call counts, and None takes back what an earlier one did: all cores, but no more
+    than the container may keep busy, unless whoever started this process has said how many.
 
     By the environment where NumPy is not loaded yet (BLAS reads it once), else by threadpoolctl. Where that is not installed, or does
     not know this BLAS, a ThreadsWarning says that nothing changes.
     """
     global _limited_to
     check_threads(threads)
-    if threads == _limited_to:
-        return
     count = threads or usable_cores()
+    if threads == _limited_to and (threads is not None or count == _allowed_cores() or any(name in os.environ for name in _ENVIRONMENT)):
+        return
     if "numpy" not in sys.modules:
         for name in _ENVIRONMENT:
             os.environ[name] = str(count)
     elif _environment_says(count):
         return  # nothing is limited here, so there is nothing to take back later
     elif not _limit_loaded(count):
+        if threads is None and _limited_to is None:
+            return  # nobody asked for it
         warnings.warn(
             f"threads={threads} does not reach NumPy's own matrix products: NumPy was loaded before, and threadpoolctl is not installed "
             f"or does not know its BLAS; install threadpoolctl, or set OMP_NUM_THREADS={count} before Python starts",
@@ -59,8 +62,12 @@ def limit_blas(threads: int | None) -> None:
 def usable_cores(system: Path = Path("/")) -> int:
     """Cores that this process may run on, where the system tells (`taskset`), at most as many as its containers may keep busy; else all
     there are. `system` is the root of the file system."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, *_quotas(system), cores)
+    return min([_allowed_cores(), *_quotas(system)])
+
+
+def _allowed_cores() -> int:
+    """Cores that this process may run on, which BLAS counts too."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _quotas(system: Path) -> Iterator[int]:

@@ -21,12 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qwenaudio_np.audio import Clip
+from qwenaudio_np.cache import KVCache
+from qwenaudio_np.checkpoint import mapped_bytes
 from qwenaudio_np.errors import UsageError
 from qwenaudio_np.generate import generate_ids, stop_ids
 from qwenaudio_np.memory import available_bytes, needed_bytes, require_memory
 from qwenaudio_np.ops import widen
 from qwenaudio_np.prepare import prepare, read_clips
 from qwenaudio_np.sampler import greedy
+from qwenaudio_np.wiring import Tap
 
 if TYPE_CHECKING:
     from qwenaudio_np.model import QwenAudio
@@ -45,7 +49,7 @@ def trace(
 
     Either `ids` (spans between audio tags take the clips of `audio` in order) or `prompt` and the options of a request
     (task, format, system, history, ...). `steps` > 0 also generates greedily, at most that many ids, up to a stop id.
-    `force`: go on although memory looks too small; the logits of all positions alone take 1.2 GiB for 2048 of them at full size.
+    `force`: go on although memory looks too small; of 2048 positions at full size, keys, values and logits alone take 5 GiB.
     """
     if steps < 0:
         raise UsageError(f"steps is {steps}, expected 0 or more")
@@ -53,16 +57,16 @@ def trace(
         if prompt is None and not request.get("task"):
             raise UsageError("nothing to trace: give ids, a prompt or a task")
         ready = prepare(model, prompt or "", audio, **request)
-        ids, clips, chat_format = ready.prompt.ids, ready.clips, ready.chat_format
+        ids, clips, chat_format, shortest = ready.prompt.ids, ready.clips, ready.chat_format, ready.min_new_tokens
     else:
         if prompt or any(request.values()):
             raise UsageError("ids are a whole prompt already; give ids, or a prompt and its options, not both")
         if not all(isinstance(id_, (int, np.integer)) for id_ in ids):
             raise UsageError("ids must be whole numbers")
-        clips, chat_format = tuple(read_clips(model, audio)), model.config.generation.chat_format
+        clips, chat_format, shortest = tuple(read_clips(model, audio)), model.config.generation.chat_format, 0
     if not force:
-        logits = 2 * len(ids) * model.config.text.vocab_size * model.dtype.itemsize  # of all positions, computed and kept
-        require_memory(needed_bytes(model.config, logits, len(ids), model.dtype, model.kv), available_bytes())
+        needed = needed_bytes(model.config, _kept_bytes(model, len(ids), clips), len(ids), model.dtype, model.kv)
+        require_memory(needed, available_bytes(mapped=mapped_bytes(model.weights)))
     taps: dict[str, np.ndarray] = {"prompt.ids": np.asarray(ids, np.int64)}
 
     def tap(name: str, value: np.ndarray) -> None:
@@ -73,15 +77,29 @@ def trace(
     tap("decoder.embed", x)
     hidden, cache = model.prefill(x, tap)
     tap("decoder.logits", model.logits(hidden))
+    _tap_cache(model, cache, tap)
+    if steps:
+        stops = stop_ids(model.tokenizer, chat_format)
+        pairs = list(generate_ids(model, taps["decoder.logits"][-1], cache, greedy, stops, steps, min(shortest, steps)))
+        tap("generate.logits", np.stack([logits for _, logits in pairs]))
+        taps["generate.ids"] = np.array([token for token, _ in pairs], np.int64)
+    return taps
+
+
+def _tap_cache(model: QwenAudio, cache: KVCache, tap: Tap) -> None:
     for layer in range(model.config.text.num_hidden_layers):
         keys, values = (widen(kept, model.dtype) for kept in cache.view(layer))  # [heads, L, head_dim]
         tap(f"decoder.h.{layer}.key_cache", keys.transpose(1, 0, 2))
         tap(f"decoder.h.{layer}.value_cache", values.transpose(1, 0, 2))
-    if steps:
-        pairs = list(generate_ids(model, taps["decoder.logits"][-1], cache, greedy, stop_ids(model.tokenizer, chat_format), steps))
-        tap("generate.logits", np.stack([logits for _, logits in pairs]))
-        taps["generate.ids"] = np.array([token for token, _ in pairs], np.int64)
-    return taps
+
+
+def _kept_bytes(model: QwenAudio, positions: int, clips: Sequence[Clip]) -> int:
+    """Of the tensors of a trace, which all stay in memory: of each position the blocks' outputs, keys and values, and logits twice,
+    computed and kept; of each clip the encoder's blocks and what is before and behind them."""
+    text, audio = model.config.text, model.config.audio
+    decoder = positions * (3 * (text.num_hidden_layers + 1) * text.hidden_size + 2 * text.vocab_size)
+    encoder = sum(clip.positions * ((audio.n_layer + 4) * audio.n_state + 2 * audio.n_mels) for clip in clips) if audio else 0
+    return model.dtype.itemsize * (decoder + encoder)
 
 
 def _version(package: str) -> str:

@@ -12,6 +12,7 @@ import qwenaudio_np
 from qwenaudio_np import bench, ops
 from qwenaudio_np.cli import main
 from qwenaudio_np.errors import NumericsError, UsageError
+from qwenaudio_np.quantised import Quantised
 
 
 @pytest.fixture
@@ -45,6 +46,14 @@ def test_nothing_wrong_is_timed(model: qwenaudio_np.QwenAudio) -> None:
     model.ops = Wrong()  # type: ignore[assignment]
     with pytest.raises(NumericsError, match="not timed"):
         bench.bench(model, seconds=1.0, new_tokens=2, repeats=1)
+
+
+def test_rows_of_a_quantised_weight_are_compared_as_they_are_stored() -> None:
+    weight = ops.quantise(np.random.default_rng(0).standard_normal((80, 40)).astype(np.float32), 4)
+    some = bench.first_rows(weight, 64)
+    assert isinstance(some, Quantised) and some.shape == (64, 40)
+    np.testing.assert_array_equal(some[:], weight[:64])
+    assert bench.first_rows(weight, 96) is weight
 
 
 @pytest.mark.parametrize("wrong", [{"seconds": 31}, {"seconds": 0.0}, {"new_tokens": 1}, {"repeats": 0}, {"seconds": float("nan")}])

@@ -11,7 +11,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from qwenaudio_np.checkpoint import INDEX_FILE, checkpoint_summary, load_weights
+from qwenaudio_np.checkpoint import INDEX_FILE, checkpoint_summary, load_weights, mapped_bytes
 from qwenaudio_np.cli import main
 from qwenaudio_np.config import ModelConfig, load_config
 from qwenaudio_np.errors import MismatchError, ResourceError
@@ -39,7 +39,8 @@ def test_golden_checkpoints(name: str, label: str, width: int) -> None:
         assert array.tobytes() == bytes(truth[tensor]["data"]), tensor
         assert array.dtype == (np.float32 if width == 4 else np.uint16)
         assert array.flags.aligned and array.flags.c_contiguous and not array.flags.writeable
-    assert weights.nbytes == json.loads((folder / INDEX_FILE).read_text())["metadata"]["total_size"]
+    assert weights.nbytes == mapped_bytes(weights) == json.loads((folder / INDEX_FILE).read_text())["metadata"]["total_size"]
+    assert mapped_bytes({name: np.array(array) for name, array in weights.items()}) == 0
 
 
 def test_summary_of_a_checkpoint(folder: Path) -> None:

@@ -32,6 +32,8 @@ def entry(kind: str, text: str, part: str | None = None) -> dict[str, Any]:
         ("seven", "words: all people"),
         ("b three", "words: all people"),
         ("two hundred and six", "words: all people"),
+        ("seventh", "words: people, telephone words"),
+        ("press star six", "words: people, telephone words"),
         ("conference", "words: people, other words"),
         ("seven conferences", "words: people, other words"),
     ],

@@ -110,6 +110,9 @@ def test_the_fingerprint_changes_with_every_source(tmp_path: Path, monkeypatch: 
     for source in Path(cache.__file__).parent.glob("*.py"):
         (tmp_path / source.name).write_bytes(source.read_bytes())
     monkeypatch.setattr(cache, "__file__", str(tmp_path / "cache_folder.py"))
+    constants = tmp_path / "quantised.py"  # the definition's, which kernels take as they are
+    constants.write_bytes(Path(cache.quantised.__file__).read_bytes())
+    monkeypatch.setattr(cache.quantised, "__file__", str(constants))
     names = {cache.fingerprint()}
     for source in sorted(tmp_path.glob("*.py")):
         source.write_text(source.read_text() + "\n")

@@ -97,6 +97,16 @@ def test_control_group_2_limit_of_a_parent(tmp_path: Path) -> None:
     assert available_bytes(system(tmp_path, GROUP_V2)) == 53_000
 
 
+def test_mapped_files_take_from_free_memory_and_control_groups(tmp_path: Path) -> None:
+    root = system(tmp_path, GROUP_V2)
+    assert available_bytes(root, mapped=3_000) == 50_000 and available_bytes(root, mapped=60_000) == 0
+
+
+def test_mapped_files_are_in_the_address_space_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qwenaudio_np.memory._address_space", lambda system: iter([40_000]))
+    assert available_bytes(system(tmp_path, GROUP_V2), mapped=3_000) == 40_000
+
+
 def test_smallest_source_counts(tmp_path: Path) -> None:
     files = {**GROUP_V2, "proc/meminfo": "MemAvailable:    3 kB\n"}
     assert available_bytes(system(tmp_path, files)) == 3072

@@ -11,6 +11,7 @@ import pytest
 
 import qwenaudio_np
 from qwenaudio_np.audio import load_clip
+from qwenaudio_np.cache import Memory
 from qwenaudio_np.errors import ResourceError, UsageError
 from qwenaudio_np.model import QwenAudio
 from qwenaudio_np.prepare import prepare
@@ -62,8 +63,8 @@ def test_an_unknown_option_is_refused(model: QwenAudio) -> None:
 
 
 def test_memory_is_asked_for_before_it_is_taken(model: QwenAudio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qwenaudio_np.request.available_bytes", lambda: 1000)
-    monkeypatch.setattr("qwenaudio_np.tracing.available_bytes", lambda: 1000)
+    monkeypatch.setattr("qwenaudio_np.request.available_bytes", lambda mapped: 1000)
+    monkeypatch.setattr("qwenaudio_np.tracing.available_bytes", lambda mapped: 1000)
     with pytest.raises(ResourceError, match="not enough memory"):
         model.generate("x", max_new_tokens=1)
     with pytest.raises(ResourceError, match="not enough memory"):
@@ -110,6 +111,8 @@ def test_limits_follow_the_task_the_checkpoint_and_the_option(model: QwenAudio, 
         ({"prompt": None}, "the prompt is a NoneType"),
         ({"prompt": "x", "history": "abc"}, "history must be a list"),
         ({"prompt": "x", "history": [{"query": "a"}]}, "history must be a list"),
+        ({"prompt": "x", "history": {"query": "a", "answer": "b"}}, "history must be a list"),
+        ({"task": "asr", "audio": None}, "task asr is about sound"),
         ({"prompt": "x", "max_new_tokens": -1}, "--max-new-tokens"),
         ({"prompt": "x", "min_new_tokens": -1}, "--min-new-tokens"),
         ({"prompt": "", "format": "base"}, "the prompt has 0 tokens"),
@@ -150,6 +153,26 @@ def test_chat_remembers(model: QwenAudio, tone: Path) -> None:
     written = [{"query": "what is it?", "audio": [str(tone)], "answer": first.text}]
     assert second.prompt_ids == model.generate("are you sure?", history=written, max_new_tokens=1).prompt_ids
     assert [turn["query"] for turn in chat.history] == ["what is it?", "are you sure?"]
+
+
+def test_turns_can_be_taken_back_and_put_in(model: QwenAudio, tone: Path) -> None:
+    chat = model.chat()
+    chat.ask("what is it?", audio=[tone], max_new_tokens=3)
+    saved = list(chat.history)
+    want = chat.ask("sure?", max_new_tokens=3)
+    chat.history.pop()
+    assert chat.ask("sure?", max_new_tokens=3).prompt_ids == want.prompt_ids
+    other = model.chat()
+    other.history += saved
+    assert other.ask("sure?", max_new_tokens=3).token_ids == want.token_ids
+
+
+def test_sounds_of_turns_that_left_the_window_are_let_go(model: QwenAudio) -> None:
+    memory, clips = Memory(), [as_clip(np.zeros(1600, np.float32)) for _ in range(2)]
+    model.generate("a", clips, max_new_tokens=1, memory=memory)
+    assert len(memory.sounds) == 2
+    model.generate("a", clips[1:], max_new_tokens=1, memory=memory)
+    assert [clip for clip, _ in memory.sounds] == clips[1:]
 
 
 def test_a_later_turn_computes_only_what_is_new(model: QwenAudio, tone: Path, golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:

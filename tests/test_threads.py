@@ -95,6 +95,19 @@ def test_all_cores_are_those_that_this_process_may_use(fresh: pytest.MonkeyPatch
     assert told == [2, 3 if tells else 64]
 
 
+@pytest.mark.filterwarnings("error")
+def test_without_a_number_a_container_is_not_asked_for_more_than_it_may_keep_busy(fresh: pytest.MonkeyPatch) -> None:
+    fresh.setattr(threads, "usable_cores", lambda: 2)
+    fresh.setattr(threads, "_allowed_cores", lambda: 64)
+    threads.limit_blas(None)  # without threadpoolctl nothing can be done, and nobody asked
+    told = with_threadpoolctl(fresh)
+    threads.limit_blas(None)
+    assert told == [2]
+    fresh.setenv("OMP_NUM_THREADS", "9")
+    threads.limit_blas(None)  # whoever started this process has said how many
+    assert told == [2]
+
+
 def test_a_blas_that_threadpoolctl_does_not_know(fresh: pytest.MonkeyPatch) -> None:
     told = with_threadpoolctl(fresh, api="openmp")
     with pytest.warns(threads.ThreadsWarning):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import qwenaudio_np
+from qwenaudio_np import tracing
 from qwenaudio_np.errors import MismatchError, UsageError
 from qwenaudio_np.tracing import describe
 
@@ -61,6 +62,22 @@ def test_a_trace_is_a_copy(model: qwenaudio_np.QwenAudio) -> None:
     before = taps["decoder.h.0.key_cache"].copy()
     qwenaudio_np.trace(model, ids=[4, 5, 6], steps=2)
     assert np.array_equal(before, taps["decoder.h.0.key_cache"]) and len(before) == 3
+
+
+def test_a_task_cannot_stop_at_once(model: qwenaudio_np.QwenAudio, golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an answer."""
+    shortest: list[int] = []
+    monkeypatch.setattr(tracing, "generate_ids", lambda *rest: shortest.append(rest[-1]) or iter([(1, np.zeros(1))]))
+    qwenaudio_np.trace(model, audio=[golden / "audio/tone.wav"], task="asr", steps=2)
+    qwenaudio_np.trace(model, ids=[1, 2], steps=2)
+    assert shortest == [1, 0]
+
+
+def test_not_enough_memory_for_what_a_trace_keeps(model: qwenaudio_np.QwenAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(tracing, "needed_bytes", lambda config, kept, *rest: asked.append(kept) or 0)
+    kept = sum(value.nbytes for name, value in qwenaudio_np.trace(model, ids=range(1, 40)).items() if name != "prompt.ids")
+    assert kept < asked[0] < 3 * kept
 
 
 def test_errors(model: qwenaudio_np.QwenAudio, golden: Path) -> None:
