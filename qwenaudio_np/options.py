@@ -86,7 +86,7 @@ def add_convert_options(parser: ArgumentParser) -> None:
     add, kinds = parser.add_argument, ("safetensors", "pytorch", "whisper")
     types = ("float32", "float16", "bfloat16", "int8", "int4")
     add("source", metavar="SOURCE", help="checkpoint folder, or one .safetensors, .bin, .pt or .pth file")
-    add("folder", metavar="DIR", help="folder to make; must not exist or be empty")
+    add("folder", metavar="DIR", help="folder to make; must not exist yet, or be an empty one")
     add("--from", dest="from_", choices=kinds, metavar="KIND", help="safetensors, pytorch or whisper (default: what is found)")
     add("--weights", choices=types, metavar="TYPE", help="store as float32, float16, bfloat16, int8 or int4 (default: as they are)")
     add("--shard-size", type=byte_size, default=2_000_000_000, metavar="SIZE", help="largest file, for example 500MB (default 2GB)")
@@ -115,7 +115,7 @@ def add_download_options(parser: ArgumentParser) -> None:
 def add_random_checkpoint_options(parser: ArgumentParser) -> None:
     """Options of `random-checkpoint`."""
     add, sizes, types = parser.add_argument, ("tiny", "layer", "full"), ("bfloat16", "float16", "float32")
-    add("folder", metavar="DIR", help="folder to make; must not exist or be empty")
+    add("folder", metavar="DIR", help="folder to make; must not exist yet, or be an empty one")
     help_size = "tiny (default): in a second; layer: real widths, 2 + 2 layers; full: 8.4 B parameters"
     add("--size", choices=sizes, default="tiny", metavar="SIZE", help=help_size)
     add("--seed", type=whole_number(0), default=0, metavar="N", help="another seed, other weights (default 0)")

@@ -13,6 +13,7 @@ import numpy as np
 from qwenaudio_np.audio import Clip
 from qwenaudio_np.errors import UsageError, kind_of, shown, value_of
 from qwenaudio_np.prompt import DEFAULT_SYSTEM, Prompt, PromptWarning, Turn, base_prompt, chat_prompt
+from qwenaudio_np.sampler import is_whole
 from qwenaudio_np.sources import as_clip
 from qwenaudio_np.tasks import task_prompt
 
@@ -67,7 +68,8 @@ def prepare(
     if chat_format == "chatml":
         laid_out, clips = _lay_out_chat(model, prompt, audio, history, DEFAULT_SYSTEM if system is None else system)
     elif history or system is not None:
-        raise UsageError("--history and --system belong to the chat format; give --format chat")
+        advice = "ask with --prompt in words, not with --task" if task else "give --format chat"
+        raise UsageError(f"--history and --system belong to the chat format; {advice}")
     else:
         clips = read_clips(model, audio)
         if task and not clips:
@@ -133,6 +135,6 @@ def _vectors(clips: Sequence[Clip]) -> tuple[int, ...]:
 def _count(option: str, value: int | None, default: int, low: int) -> int:
     if value is None:
         return default
-    if type(value) is not int or value < low:
+    if not is_whole(value) or value < low:
         raise UsageError(f"{option} is {value_of(value)}, expected a whole number of at least {low}")
-    return value
+    return int(value)

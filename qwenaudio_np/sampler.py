@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,9 +26,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         _require(_is_number(self.temperature) and self.temperature >= 0, "--temperature", self.temperature, "0 (greedy) or more")
-        _require(type(self.top_k) is int and self.top_k >= 0, "--top-k", self.top_k, "a whole number, 0 (off) or more")
+        _require(is_whole(self.top_k) and self.top_k >= 0, "--top-k", self.top_k, "a whole number, 0 (off) or more")
         _require(_is_number(self.top_p) and 0.0 <= self.top_p <= 1.0, "--top-p", self.top_p, "from 0 to 1 (both off)")
-        _require(self.seed is None or (type(self.seed) is int and self.seed >= 0), "--seed", self.seed, "a whole number, 0 or more")
+        _require(self.seed is None or (is_whole(self.seed) and self.seed >= 0), "--seed", self.seed, "a whole number, 0 or more")
 
 
 def make_sampler(sampling: Sampling) -> Sampler:
@@ -74,7 +75,12 @@ def _check(logits: Array) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, numbers.Real) and math.isfinite(value)
+
+
+def is_whole(value: object) -> bool:
+    """A whole number, one of NumPy's too."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _require(good: bool, option: str, value: object, expected: str) -> None:

@@ -7,6 +7,7 @@ enough, so hours of sound cost no more than half a minute. Decoding is libsndfil
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -26,6 +27,9 @@ BLOCK_VALUES = 1 << 20  # numbers held by one block, all channels together: 8 Mi
 BLOCKS_PER_SECOND = 16  # small blocks, because a decoding error loses the block it happens in
 UNKNOWN_FRAMES = 1 << 62  # libsndfile answers 2^63 - 1 where the header gives no length
 SNIFFED_BYTES = 64
+# Where a header of WAV, AIFF or AU promises more bytes than there are, libsndfile counts those there are, and notes it in its log.
+PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+UNKNOWN_BYTES = 0x7FFF0000  # what writes to a pipe cannot know the length, and promises this or more
 
 # What a file that cannot be decoded is, by its first bytes at an offset. files.refuse_impostor knows web pages.
 _KINDS = (
@@ -65,6 +69,7 @@ class Recording:
             raise AudioError(f"{shown(name)} has a sample rate of {rate} Hz, expected {MIN_RATE} to {MAX_RATE}; convert it to 16000 Hz")
         self.name, self.rate, self.claimed = name, rate, claimed
         self.frames, self.ended, self.partial, self.damage = 0, False, False, ""
+        self.promised: tuple[int, int] | None = None  # bytes by the header, and fewer that there are
         self._read = read
         self._block = max(1, min(rate // BLOCKS_PER_SECOND, BLOCK_VALUES // channels))
 
@@ -88,6 +93,8 @@ class Recording:
         # The length of an MP3 without a length header is an estimate, so a tenth of a second is forgiven.
         if self.ended and self.claimed is not None and self.claimed - self.frames > self.rate / 10:
             self.damage = f"its header promises {self.claimed} frames"
+        if self.ended and self.promised and not self.damage:
+            self.damage = f"its header promises {self.promised[0]} bytes of sound, {self.promised[1]} are there"
 
     def _fail(self, failure: soundfile.SoundFileError) -> None:
         if self.frames == 0:
@@ -148,7 +155,16 @@ def _decoding(name: str, handle: int | BytesIO, head: bytes) -> Iterator[Recordi
             def read(frames: int) -> NDArray[np.float64]:
                 return sound.read(frames, dtype="float64", always_2d=True)
 
-            yield Recording(name, sound.samplerate, sound.channels, claimed, read)
+            recording = Recording(name, sound.samplerate, sound.channels, claimed, read)
+            recording.promised = _promised(sound.extra_info)
+            yield recording
+
+
+def _promised(log: str) -> tuple[int, int] | None:
+    """Bytes of sound that the header promises, and those that there are, where these are fewer."""
+    found = PROMISED.search(log)
+    promised, there = map(int, found.groups()) if found else (0, 0)
+    return (promised, there) if there < promised < UNKNOWN_BYTES else None
 
 
 def _hold(stream: BinaryIO, name: str) -> BytesIO:

@@ -96,6 +96,7 @@ def test_limits_follow_the_task_the_checkpoint_and_the_option(model: QwenAudio, 
     assert (task.max_new_tokens, task.min_new_tokens) == (10, 1)
     given = prepare(model, audio=[tone], task="scene", max_new_tokens=3, min_new_tokens=2)
     assert (given.max_new_tokens, given.min_new_tokens) == (3, 2)
+    assert type(prepare(model, "x", max_new_tokens=np.int64(3)).max_new_tokens) is int  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,7 @@ def test_limits_follow_the_task_the_checkpoint_and_the_option(model: QwenAudio, 
     [
         ({"task": "asr", "prompt": "x"}, "not both"),
         ({"task": "asr", "format": "chat"}, "base prompt"),
+        ({"task": "asr", "system": "s"}, "ask with --prompt"),
         ({"prompt": "x", "language": "en"}, "--language belongs to a task"),
         ({"prompt": "x", "format": "html"}, "--format is 'html'"),
         ({"prompt": "x", "format": "base", "system": "s"}, "--system"),

@@ -20,6 +20,13 @@ def test_greedy_takes_the_best_and_of_equals_the_first() -> None:
     assert make_sampler(Sampling(temperature=0, top_k=1, seed=5))(LOGITS) == 0
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    plain, theirs = Sampling(0.5, 2, 0.9, 3), Sampling(np.float64(0.5), np.int64(2), np.float32(0.9), np.uint8(3))  # type: ignore[arg-type]
+    assert [make_sampler(plain)(LOGITS) for _ in range(3)] == [make_sampler(theirs)(LOGITS) for _ in range(3)]
+    with pytest.raises(UsageError, match="--seed"):
+        Sampling(1.0, seed=np.bool_(True))  # type: ignore[arg-type]
+
+
 def test_top_p_that_is_reached_exactly_keeps_no_more() -> None:
     assert np.count_nonzero(distribution(np.zeros(4, np.float32), Sampling(1.0, top_p=0.5))) == 2  # a quarter each
 
