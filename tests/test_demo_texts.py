@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -106,20 +107,22 @@ def test_example_sentences_of_wordnet(tmp_path: Path) -> None:
     assert set(texts.example_pieces(tmp_path)) == pairs
 
 
-def test_word_strings_are_made_of_plain_words_and_all_kinds_come_up() -> None:
+def plain_strings(make: Callable[[np.random.Generator], list[str]], longest: int) -> list[list[str]]:
+    """Many strings, all of plain words and none too long."""
     rng = np.random.default_rng(0)
-    strings = [word_strings.word_string(rng) for _ in range(2000)]
-    assert all(1 <= len(string) <= 14 for string in strings)
+    strings = [make(rng) for _ in range(3000)]
+    assert all(1 <= len(string) <= longest for string in strings)
     assert all(word.isalpha() and word.islower() for string in strings for word in string)
-    words = {word for string in strings for word in string}
+    return strings
+
+
+def test_all_kinds_of_word_strings_come_up() -> None:
+    words = {word for string in plain_strings(word_strings.word_string, 14) for word in string}
     assert words >= {*word_strings.DIGITS, *word_strings.LETTERS, *word_strings.COMMANDS, "oh", "hundred", "thousand", "point", "dollars"}
 
 
 def test_telephone_strings_hold_letters_dates_spelling_and_repeated_words() -> None:
-    rng = np.random.default_rng(0)
-    strings = [word_strings.telephone_string(rng) for _ in range(3000)]
-    assert all(1 <= len(string) <= 20 for string in strings)
-    assert all(word.isalpha() and word.islower() for string in strings for word in string)
+    strings = plain_strings(word_strings.telephone_string, 20)
     words = {word for string in strings for word in string}
     expected = (word_strings.LETTERS, word_strings.SPELLING, word_strings.MONTHS, word_strings.DAYS, word_strings.SIGNS, word_strings.KEYS)
     assert words >= {"first", "twentieth", "thirty", *(word for kind in expected for word in kind)}
