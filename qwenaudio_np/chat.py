@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwenaudio_np.audio import Clip
 from qwenaudio_np.cache import Memory
-from qwenaudio_np.prepare import read_clips
+from qwenaudio_np.prepare import check_history, read_clips
 
 if TYPE_CHECKING:
     from qwenaudio_np.model import QwenAudio
@@ -31,9 +31,16 @@ class Chat:
     def ask(self, query: str, audio: Any = (), **options: Any) -> Result:
         """Ask in the light of all turns so far. `options`: those of `QwenAudio.generate`."""
         clips = read_clips(self.model, audio)
-        turns = [next(({**turn, "audio": heard} for known, heard in self._heard if known is turn), turn) for turn in self.history]
+        check_history(self.history)
+        self._heard = [(turn, self._clips_of(turn)) for turn in self.history]
+        turns = [{**turn, "audio": heard} for turn, heard in self._heard]
         asked = {"format": "chat", "system": self.system, "history": turns, "memory": self._memory}
         result = self.model.generate(query, clips, **asked, **options)
         self.history.append({"query": query, "audio": [clip.path for clip in clips], "answer": result.text})
         self._heard.append((self.history[-1], clips))
         return result
+
+    def _clips_of(self, turn: dict[str, Any]) -> list[Clip]:
+        """Those that were heard with the turn; of one that was put in, they are read now."""
+        known = next((clips for other, clips in self._heard if other is turn), None)
+        return read_clips(self.model, turn.get("audio", ())) if known is None else known

@@ -52,7 +52,9 @@ def prepare(
     min_new_tokens: int | None = None,
 ) -> Prepared:
     """Read the clips and lay out the ids. Raises UsageError for combinations that mean nothing."""
-    _check_types(prompt, history)
+    if not isinstance(prompt, str):  # what comes from Python may be anything
+        raise UsageError(f"the prompt is {kind_of(prompt)}, expected text")
+    check_history(history)
     chat_format = _chat_format(model, task, format)
     longest = BASE_MAX_NEW_TOKENS if chat_format == "raw" else model.config.generation.max_new_tokens
     shortest = 0
@@ -93,10 +95,8 @@ def read_clips(model: QwenAudio, audio: Any) -> list[Clip]:
     return [as_clip(source) for source in sources]
 
 
-def _check_types(prompt: Any, history: Any) -> None:
-    """What comes from Python may be anything."""
-    if not isinstance(prompt, str):
-        raise UsageError(f"the prompt is {kind_of(prompt)}, expected text")
+def check_history(history: Any) -> None:
+    """Raise UsageError for anything but a list of turns."""
     turns = [None] if isinstance(history, (str, Mapping)) else history
     if not all(isinstance(turn, Mapping) and isinstance(turn.get("query"), str) and isinstance(turn.get("answer"), str) for turn in turns):
         raise UsageError('history must be a list of {"query": text, "audio": [...], "answer": text}')

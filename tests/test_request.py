@@ -167,6 +167,10 @@ def test_turns_can_be_taken_back_and_put_in(model: QwenAudio, tone: Path) -> Non
     other = model.chat()
     other.history += saved
     assert other.ask("sure?", max_new_tokens=3).token_ids == want.token_ids
+    heard = list(other._memory.sounds)
+    other.ask("why?", max_new_tokens=3)
+    assert list(other._memory.sounds) == heard, "a clip of a turn that was put in is read and encoded once"
+    assert len(other._heard) == len(other.history) == 3
 
 
 def test_sounds_of_turns_that_left_the_window_are_let_go(model: QwenAudio) -> None:
