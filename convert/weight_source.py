@@ -20,9 +20,10 @@ from typing import NamedTuple
 import numpy as np
 
 from qwenaudio_np.checkpoint import INDEX_FILE, MAX_INDEX_BYTES, SINGLE_FILE
-from qwenaudio_np.errors import FormatError, MismatchError, UnsafeError, UsageError, shown
+from qwenaudio_np.errors import FormatError, MismatchError, UsageError, shown
 from qwenaudio_np.files import read_text
 from qwenaudio_np.json_fields import parse_json
+from qwenaudio_np.shards import weight_map
 
 from .source_file import Layout, Region, SourceFile, contiguous_strides, open_source_file
 from .torch_files import TorchFile, read_torch_file
@@ -128,23 +129,10 @@ def _folder_files(folder: Path, kind: str | None) -> tuple[str, list[Path], _Ind
             return found, [folder / single], None
         if (folder / index).exists():
             text = read_text(folder / index, MAX_INDEX_BYTES)
-            weight_map = _weight_map(text, folder / index, Path(single).suffix)
-            return found, [folder / name for name in sorted(set(weight_map.values()))], _Index(index, text.encode(), weight_map)
+            file_of = weight_map(parse_json(text, str(folder / index)), folder / index, Path(single).suffix)
+            return found, [folder / name for name in sorted(set(file_of.values()))], _Index(index, text.encode(), file_of)
     wanted = " or ".join(name for layout in layouts if kind in (None, layout[0]) for name in layout[1:])
     raise FormatError(f"{shown(folder)} holds no {wanted}; is it a checkpoint folder, and was it fetched whole?")
-
-
-def _weight_map(text: str, path: Path, suffix: str) -> dict[str, str]:
-    """Tensor -> file of an index, every file a plain name in the index's own folder."""
-    weight_map = parse_json(text, str(path)).get("weight_map")
-    if type(weight_map) is not dict or not weight_map or not all(type(name) is str for name in weight_map.values()):
-        raise FormatError(f"{shown(path)}: weight_map must give a file name for each tensor; fetch the file again")
-    for name in set(weight_map.values()):
-        if not name or not name.isprintable() or name.startswith(".") or any(part in name for part in ("/", "\\", ":", "..")):
-            raise UnsafeError(f"{shown(path)} points to {shown(name)}, expected a plain file name in the folder; do not trust this index")
-        if not name.endswith(suffix):
-            raise FormatError(f"{shown(path)} points to {shown(name)}, expected a name that ends in {suffix}; fetch the checkpoint again")
-    return weight_map
 
 
 def _safetensors_layouts(file: SourceFile) -> dict[str, Layout]:

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from qwenaudio_np.errors import QwenAudioError, ResourceError, UsageError, shown
+from qwenaudio_np.errors import QwenAudioError, ResourceError, UsageError, shown, shown_size
 
 from .file_lock import locked
 from .request import Identity
@@ -101,14 +101,8 @@ def require_disk(folder: Path, needed: int) -> None:
     """Raise ResourceError if the disk under `folder` has less than `needed` bytes and a little more."""
     needed, free = int(needed * (1 + SPARE)), shutil.disk_usage(folder).free
     if needed > free:
-        raise ResourceError(f"not enough disk space in {shown(folder)}: {_size(needed)} needed, {_size(free)} free; choose another disk")
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.2f} {unit}"
-    return f"{count} bytes"
+        sizes = f"{shown_size(needed)} needed, {shown_size(free)} free"
+        raise ResourceError(f"not enough disk space in {shown(folder)}: {sizes}; choose another disk")
 
 
 def _require_ours(place: Path) -> None:

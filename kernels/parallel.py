@@ -48,7 +48,7 @@ _threads: int = _most
 def set_threads(n: int | None) -> None:
     """Use `n` threads from now on, in this whole process, at least 1 and at most what Numba has and the cores are; None: all of them."""
     global _threads
-    _threads = _most if n is None else min(max(n, 1), _most)
+    _threads = _most if n is None else int(min(max(n, 1), _most))
 
 
 def get_threads() -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from qwenaudio_np import quantised
 from qwenaudio_np.ops import Array
-from qwenaudio_np.quantised import GROUP, LANES, QUAD, REFITS, TRIED, Quantised, part_shapes
+from qwenaudio_np.quantised import GROUP, LANES, QUAD, REFITS, TRIED, Quantised, empty_record
 
 from . import parallel
 from .arrays import readable
@@ -36,12 +36,11 @@ def quantise(weight: Array, bits: int) -> Quantised:
     out, inner = weight.shape
     if weight.size <= SMALL or weight.dtype != np.float32:
         return quantised.quantise(weight, bits)
-    shapes = part_shapes((out, inner), bits)
-    parts = {ending: np.zeros(shape, np.uint8 if ending == "codes" else np.uint16) for ending, shape in shapes.items()}
-    codes, scales = parts["codes"], parts["scales"]
-    offsets = parts.get("offsets", np.zeros((1, 1, 1), np.uint16))
+    record = empty_record((out, inner), bits)
+    codes, scales = record.codes, record.scales
+    offsets = np.zeros((1, 1, 1), np.uint16) if record.offsets is None else record.offsets
     parallel.run(_block, (readable(weight), out, inner, bits, codes, scales, offsets), len(codes), LANES * inner * COST)
-    return Quantised(bits, (out, inner), codes, scales, parts.get("offsets"))
+    return record
 
 
 @parallel.shared

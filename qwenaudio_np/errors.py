@@ -68,6 +68,14 @@ def shown_text(text: str) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}... ({len(text)} characters)"
 
 
+def shown_size(count: int) -> str:
+    """A number of bytes in the largest unit that it fills: "1.50 GB"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.2f} {unit}"
+    return f"{count} bytes"
+
+
 def kind_of(value: object) -> str:
     """The name of a value's type with its article: "an int", "a str"."""
     name = type(value).__name__

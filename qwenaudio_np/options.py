@@ -7,8 +7,8 @@ from argparse import ArgumentParser, ArgumentTypeError, _ArgumentGroup
 from collections.abc import Callable
 
 from qwenaudio_np.errors import shown
-
-TASK_NAMES = "asr, translate, timestamps, caption, scene, emotion, question, vocal, notes"
+from qwenaudio_np.special_tokens import LANGUAGES
+from qwenaudio_np.tasks import TASKS
 
 
 def whole_number(low: int) -> Callable[[str], int]:
@@ -129,8 +129,8 @@ def _add_request_options(parser: ArgumentParser) -> None:
     help_input = "sound files, any format and rate, 30 s each; - reads stdin"
     add("-i", "--input", nargs="+", action="extend", default=[], metavar="FILE", help=help_input)
     add("-p", "--prompt", metavar="TEXT", help="the question, or raw tags for a base model; - reads stdin")
-    add("--task", metavar="NAME", help=f"instead of a prompt, one of: {TASK_NAMES}")
-    add("--language", metavar="L", help="of the sound, for a task: en (default), zh, de, es, ko, fr, ja, it or unknown")
+    add("--task", metavar="NAME", help=f"instead of a prompt, one of: {', '.join(TASKS)}")
+    add("--language", metavar="L", help=f"of the sound, for a task: {', '.join(LANGUAGES)} or unknown (default: en)")
     add("--text-language", metavar="L", help="of the answer, for a task (default: that of the sound)")
     add("--question", metavar="TEXT", help="what to ask, for --task question")
     add("--style", metavar="S", help="clotho (default), audiocaps or plain, for --task caption")

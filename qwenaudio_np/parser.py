@@ -19,10 +19,13 @@ from qwenaudio_np.options import (
     add_trace_options,
     add_verify_options,
 )
+from qwenaudio_np.tasks import TASKS
 
 PROGRAM = "qwenaudio-np"
 EXAMPLES = "examples:\n"
 RUN_USAGE = f"{PROGRAM} [run] [--model DIR] [--input FILE ...] (--prompt TEXT | --task NAME) [options]"
+_TASK_LINES = "".join(f"  {name:<12}{task.summary}\n" for name, task in TASKS.items())
+RUN_TASKS = f"tasks (the small embedded model knows asr, timestamps, scene and notes):\n{_TASK_LINES}\n"
 RUN_EXAMPLES = f"""\
 {EXAMPLES}  {PROGRAM} --input 1272-128104-0000.flac --prompt "what does the person say?"
   {PROGRAM} --input speech.wav --task timestamps
@@ -75,10 +78,11 @@ class Verb(NamedTuple):
     summary: str
     usage: str
     examples: str
+    more: str = ""  # before the examples
 
 
 VERBS = {
-    "run": Verb(add_run_options, "answer a prompt about sound files (the default verb)", RUN_USAGE, RUN_EXAMPLES),
+    "run": Verb(add_run_options, "answer a prompt about sound files (the default verb)", RUN_USAGE, RUN_EXAMPLES, RUN_TASKS),
     "trace": Verb(
         add_trace_options, "write every tensor of a run to a file, to check another implementation against", TRACE_USAGE, TRACE_EXAMPLES
     ),
@@ -155,7 +159,7 @@ def _verb_parser(verb: str) -> ArgumentParser:
         prog=f"{PROGRAM} {verb}",
         usage=about.usage,
         description=about.summary[0].upper() + about.summary[1:] + ".",
-        epilog=about.examples,
+        epilog=about.more + about.examples,
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )

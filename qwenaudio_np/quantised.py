@@ -80,6 +80,13 @@ def part_shapes(shape: tuple[int, int], bits: int) -> dict[str, tuple[int, ...]]
     return {**shapes, "offsets": shapes["scales"]} if bits == 4 else shapes
 
 
+def empty_record(shape: tuple[int, int], bits: int) -> Quantised:
+    """A record [out, inner] of zeros, to be filled in place."""
+    shapes = part_shapes(shape, bits)
+    codes, scales = np.zeros(shapes["codes"], np.uint8), np.zeros(shapes["scales"], np.uint16)
+    return Quantised(bits, shape, codes, scales, np.zeros(shapes["offsets"], np.uint16) if bits == 4 else None)
+
+
 def dequantise(weight: Quantised) -> NDArray[np.float32]:
     """The weight [out, inner] that the codes stand for"""
     return weight[:]

@@ -8,7 +8,7 @@ import numpy as np
 
 from qwenaudio_np.bfloat16 import to_bfloat16
 from qwenaudio_np.ops import Array, Stored, Weight, widen
-from qwenaudio_np.quantised import LANES, Quantised, part_shapes
+from qwenaudio_np.quantised import LANES, Quantised, empty_record
 from qwenaudio_np.weight_plan import bits_of
 
 Progress = Callable[[int, int], None]  # weights done so far, weights in all
@@ -36,7 +36,7 @@ def _steps(array: Stored, name: str, weights: str, quantise: Quantise) -> Iterat
     if bits is None and weights in ("int8", "int4"):
         yield array, len(array)
         return
-    result = _empty_record(array.shape, bits) if bits else np.empty(array.shape, np.uint16 if weights == "bfloat16" else np.float32)
+    result = empty_record(array.shape, bits) if bits else np.empty(array.shape, np.uint16 if weights == "bfloat16" else np.float32)
     step = max(1, VALUES * len(array) // max(array.size, 1) // LANES) * LANES
     wide = np.result_type(array.dtype, np.float32) if weights == "bfloat16" else np.dtype(np.float32)  # float64 is rounded once, not twice
     for start in range(0, len(array), step):
@@ -47,11 +47,3 @@ def _steps(array: Stored, name: str, weights: str, quantise: Quantise) -> Iterat
         else:
             result[start : start + step] = to_bfloat16(rows) if weights == "bfloat16" else rows
         yield result, len(rows)
-
-
-def _empty_record(shape: tuple[int, ...], bits: int) -> Quantised:
-    out, inner = shape
-    parts = {
-        ending: np.empty(part, np.uint8 if ending == "codes" else np.uint16) for ending, part in part_shapes((out, inner), bits).items()
-    }
-    return Quantised(bits, (out, inner), parts["codes"], parts["scales"], parts.get("offsets"))

@@ -13,7 +13,7 @@ from qwenaudio_np import __version__
 from qwenaudio_np.cache import usually_kept
 from qwenaudio_np.checkpoint import DEFAULT_POSITIONS, MAX_INDEX_BYTES, checkpoint_files, checkpoint_summary
 from qwenaudio_np.config import ModelConfig, read_json
-from qwenaudio_np.errors import FormatError, shown
+from qwenaudio_np.errors import FormatError, shown, shown_size
 from qwenaudio_np.memory import available_bytes, cache_bytes, needed_bytes
 from qwenaudio_np.request import Result
 
@@ -85,13 +85,13 @@ def report_lines(report: dict[str, Any]) -> list[str]:
     """A checkpoint report for people."""
     encoder, decoder = report["parameters"]["encoder"], report["parameters"]["decoder"]
     counts = f"{encoder + decoder:,} parameters (encoder {encoder:,}, decoder {decoder:,})"
-    lines = [f"{shown(report['model'])}: {counts}, {_size(report['weight_bytes'])} of weights"]
+    lines = [f"{shown(report['model'])}: {counts}, {shown_size(report['weight_bytes'])} of weights"]
     lines += _file_lines(report)
     memory = report["memory_bytes"]
-    lines += [f"memory: {_size(needed)} for {length} positions" for length, needed in memory["needed_by_positions"].items()]
-    lines.append(f"memory: {_size(memory['cache_per_position'])} of that for the keys and values of each position")
+    lines += [f"memory: {shown_size(needed)} for {length} positions" for length, needed in memory["needed_by_positions"].items()]
+    lines.append(f"memory: {shown_size(memory['cache_per_position'])} of that for the keys and values of each position")
     if memory["available_now"] is not None:
-        lines.append(f"memory: {_size(memory['available_now'])} available now")
+        lines.append(f"memory: {shown_size(memory['available_now'])} available now")
     for part in ("encoder", "decoder", "generation"):
         fields = report[part]
         lines.append(f"{part}: " + (", ".join(f"{name} {value}" for name, value in fields.items()) if fields else "none (text only)"))
@@ -100,7 +100,7 @@ def report_lines(report: dict[str, Any]) -> list[str]:
 
 def _file_lines(report: dict[str, Any]) -> list[str]:
     types = [", ".join(f"{number} x {dtype}" for dtype, number in file["dtypes"].items()) for file in report["files"]]
-    return [f"  {file['name']}  {_size(file['nbytes'])}  {told}" for file, told in zip(report["files"], types, strict=True)]
+    return [f"  {file['name']}  {shown_size(file['nbytes'])}  {told}" for file, told in zip(report["files"], types, strict=True)]
 
 
 def _origin_lines(report: dict[str, Any]) -> list[str]:
@@ -108,7 +108,7 @@ def _origin_lines(report: dict[str, Any]) -> list[str]:
     if not origin:
         return []
     first = f"converted by version {shown(origin['version'])}, weights {shown(origin['options'].get('weights'))}, from:"
-    sources = (f"  {shown(source['name'])}  {_size(source['bytes'])}  sha256 {shown(source['sha256'])}" for source in origin["sources"])
+    sources = (f"  {shown(one['name'])}  {shown_size(one['bytes'])}  sha256 {shown(one['sha256'])}" for one in origin["sources"])
     return [first, *sources]
 
 
@@ -138,10 +138,3 @@ def _switches(config: ModelConfig) -> list[str]:
         "chat: ChatML prompts by default": config.generation.chat_format == "chatml",
     }
     return [line for line, on in told.items() if on]
-
-
-def _size(nbytes: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if nbytes >= size:
-            return f"{nbytes / size:.2f} {unit}"
-    return f"{nbytes} B"

@@ -31,7 +31,7 @@ class Shards:
             return
         if not (folder / INDEX_FILE).exists():
             raise FormatError(_no_weights(folder))
-        self.weight_map = _parse_index(read_json(folder / INDEX_FILE, MAX_INDEX_BYTES), folder / INDEX_FILE)
+        self.weight_map = weight_map(read_json(folder / INDEX_FILE, MAX_INDEX_BYTES), folder / INDEX_FILE)
         self.names = sorted(set(self.weight_map.values()))
         missing = [name for name in self.names if not (folder / name).exists()]
         if missing:
@@ -72,19 +72,22 @@ def _no_weights(folder: Path) -> str:
     return f"{shown(folder)} holds neither {SINGLE_FILE} nor {INDEX_FILE}; is it a checkpoint folder, and was it fetched whole?"
 
 
-def _parse_index(fields: dict[str, Any], path: Path) -> dict[str, str]:
-    """The weight_map of an index, every file name in it a plain name inside the folder."""
-    weight_map = fields.get("weight_map")
-    if type(weight_map) is not dict or not weight_map:
+def weight_map(fields: dict[str, Any], path: Path, suffix: str = SUFFIX) -> dict[str, str]:
+    """Tensor -> file of an index: every file a plain name inside the index's own folder, with this suffix.
+
+    Raises FormatError or, for a name that leads out of the folder, UnsafeError.
+    """
+    files = fields.get("weight_map")
+    if type(files) is not dict or not files:
         raise FormatError(f"{shown(path)}: weight_map is missing or empty, expected tensor names and their files; fetch the file again")
-    for tensor, name in weight_map.items():
+    for tensor, name in files.items():
         if type(name) is not str:
             raise FormatError(f"{shown(path)}: the file of {shown(tensor)} is {shown(name)}, expected a name; fetch the file again")
         if not name or not name.isprintable() or name.startswith(".") or any(part in name for part in ("/", "\\", ":", "..")):
             raise UnsafeError(f"{shown(path)} points to {shown(name)}, expected a plain file name in the folder; do not trust this index")
-        if not name.endswith(SUFFIX):
-            raise FormatError(f"{shown(path)} points to {shown(name)}, expected a name that ends in {SUFFIX}; fetch the checkpoint again")
-    return weight_map
+        if not name.endswith(suffix):
+            raise FormatError(f"{shown(path)} points to {shown(name)}, expected a name that ends in {suffix}; fetch the checkpoint again")
+    return files
 
 
 def some(names: Iterable[str]) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qwenaudio_np.errors import UsageError, shown
+from qwenaudio_np.special_tokens import LANGUAGES
 
-LANGUAGES = ("en", "zh", "de", "es", "ko", "fr", "ja", "it")
 STYLES = {"clotho": "caption_clotho", "audiocaps": "caption_audiocaps", "plain": "caption_plain"}
 
 

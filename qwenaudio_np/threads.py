@@ -8,8 +8,9 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
+from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from qwenaudio_np.errors import UsageError, value_of
 
@@ -23,9 +24,10 @@ class ThreadsWarning(UserWarning):
     """A number of threads that NumPy's products cannot be held to."""
 
 
-def check_threads(threads: int | None) -> None:
+def check_threads(threads: object) -> None:
     """Raise UsageError unless `threads` is None (all cores) or a sensible count."""
-    if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
+    count = index(threads) if isinstance(threads, SupportsIndex) and not isinstance(threads, bool) else 0  # NumPy's numbers too
+    if threads is not None and not 1 <= count <= MAX_THREADS:
         raise UsageError(f"--threads is {value_of(threads)}, expected a whole number from 1 to {MAX_THREADS}")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import qwenaudio_np
@@ -119,6 +120,12 @@ def test_a_blas_that_threadpoolctl_does_not_know(fresh: pytest.MonkeyPatch) -> N
 def test_numbers_that_mean_nothing(fresh: pytest.MonkeyPatch, wrong: Any) -> None:
     with pytest.raises(UsageError, match="--threads"):
         threads.limit_blas(wrong)
+
+
+def test_numpys_whole_numbers() -> None:
+    threads.check_threads(np.int64(2))
+    with pytest.raises(UsageError, match="--threads"):
+        threads.check_threads(np.float64(2))
 
 
 def test_before_numpy_is_loaded_the_environment_is_set() -> None:
