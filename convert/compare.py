@@ -13,6 +13,7 @@ import numpy as np
 from qwenaudio_np.errors import shown
 from qwenaudio_np.names import AUDIO_PREFIX, EMBEDDING, OUTPUT_HEAD, is_ignored
 from qwenaudio_np.quantised import Quantised, dequantise, part_shapes
+from qwenaudio_np.weight_plan import matrix
 
 from . import names
 from .progress import Advance
@@ -118,7 +119,7 @@ def _compare_quantised(name: str, parts: Mapping[str, SourceTensor], source: Sou
     """The source, quantised anew, against the stored codes, scales and offsets; and how far what they stand for is from the source."""
     report.compared += 1
     bits = 4 if "offsets" in parts else 8
-    if len(source.shape) != 2 or any(parts[ending].shape != shape for ending, shape in part_shapes(_matrix(source.shape), bits).items()):
+    if len(source.shape) != 2 or any(parts[ending].shape != shape for ending, shape in part_shapes(matrix(source.shape), bits).items()):
         report.problems.append(f"the codes of tensor {shown(name)} do not fit its source, which is {list(source.shape)}")
         return
     found = {ending: _Elements(tensor.rows()) for ending, tensor in parts.items()}
@@ -134,11 +135,6 @@ def _compare_quantised(name: str, parts: Mapping[str, SourceTensor], source: Sou
     if not equal:
         report.problems.append(f"tensor {shown(name)} is not its source quantised to {bits} bits; the largest difference is {largest:.6g}")
     report.differences.append(Difference(name, largest, total / math.prod(source.shape)))
-
-
-def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
-    out, inner = shape
-    return out, inner
 
 
 class _Elements:

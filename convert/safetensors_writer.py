@@ -23,10 +23,11 @@ from qwenaudio_np.checkpoint import INDEX_FILE
 from qwenaudio_np.errors import MismatchError, ResourceError, shown
 from qwenaudio_np.safetensors_file import DTYPES
 
+from .progress import Advance
+
 ALIGNMENT = 64  # bytes; a cache line, and more than any element needs
 
 Pieces = Callable[["TensorSpec"], Iterable[np.ndarray]]  # a tensor's elements in order, in arrays of any size
-Advance = Callable[[int], None]  # called with the number of bytes just written
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ OTHER_SPEED, SPEEDS = 0.6, (0.86, 1.18)  # how often speech is played faster or 
 # one program in ten keys) is not played in training, but the sound of its neighbours is heard there.
 MOVED, FARTHEST, OUT_OF_TUNE = 0.6, 2, 0.2
 CORRUPTED = 0.04  # share of the tokens that every second answer is shown wrong, so that the decoder listens rather than guesses
+SOUGHT = 5.0  # how much more a later turn's tokens count: to find a word by what it is, and not behind the last one, few tokens teach
 FIRST_LETTERS = 97  # the rank of "a"; before it are signs, digits and capitals, which no transcript has
 
 Item = TypeVar("Item")
@@ -55,6 +56,7 @@ class Rows(Movable):
     ids: Tensor  # [rows, length]
     targets: Tensor  # [rows, length], the next token where it is part of an answer, else -100
     heard: Tensor  # [rows, length, 2], the first and last position at which the next token is heard, else -1
+    weights: Tensor  # [rows, length], how much the next token counts
     spans: Tensor  # [rows], where `<audio>` stands
 
 
@@ -194,11 +196,12 @@ def rows_of(
     """Examples, each clip's timed words and its number of audio vectors -> padded rows."""
     length, start = max(len(example.ids) for example in asked), tokenizer.special_ids[AUDIO_START]
     ids, targets = np.zeros((len(asked), length), np.int64), np.full((len(asked), length), -100, np.int64)
-    heard = np.full((len(asked), length, 2), -1, np.int64)
+    heard, weights = np.full((len(asked), length, 2), -1, np.int64), np.ones((len(asked), length), np.float32)
     for row, (example, words, count) in enumerate(zip(asked, timed, counts, strict=True)):
         n = len(example.ids)
         ids[row, :n] = example.ids
-        for first, last in (*example.earlier, (example.answer, n)):
+        for turn, (first, last) in enumerate((*example.earlier, (example.answer, n))):
+            weights[row, first - 1 : last - 1] = SOUGHT if turn else 1.0
             answer = example.ids[first:last]
             if answer:
                 targets[row, first - 1 : last - 1] = answer
@@ -206,4 +209,4 @@ def rows_of(
                 heard[row, first - 1 : last - 1] = np.where(vectors < 0, -1, vectors + example.ids.index(start) + 1)
         wrong = example.answer + np.flatnonzero(random.random(n - example.answer) < CORRUPTED * (random.random() < 0.5))
         ids[row, wrong] = random.integers(FIRST_LETTERS, sizes.RANKS, len(wrong))
-    return Rows(*map(torch.from_numpy, (ids, targets, heard, (ids == start).argmax(1))))
+    return Rows(*map(torch.from_numpy, (ids, targets, heard, weights, (ids == start).argmax(1))))

@@ -74,7 +74,7 @@ def reading_losses(run: Trained, reading: Reading, batch: Batch, vectors: Tensor
 
 
 def answer_loss(twin: Twin, rows: Rows, hidden: Tensor) -> Tensor:
-    """Cross entropy per answer token, of times with TIME_BLUR."""
+    """Cross entropy per answer token, weighted, of times with TIME_BLUR."""
     asked = rows.targets >= 0
     targets = rows.targets[asked]
     scores = twin.logits(hidden[asked]).log_softmax(-1)
@@ -82,7 +82,7 @@ def answer_loss(twin: Twin, rows: Rows, hidden: Tensor) -> Tensor:
     grid = time_rows(targets.device)
     times = (targets >= grid[0]) & (targets <= grid[-1])
     loss[times] = blurred(scores[times][:, grid], (targets[times] - grid[0]) // (grid[1] - grid[0]))
-    return loss.mean()
+    return (loss * rows.weights[asked]).mean()
 
 
 def time_rows(device: torch.device | None = None) -> Tensor:
@@ -106,14 +106,14 @@ def place_loss(twin: Twin, batch: Batch, vectors: Tensor) -> Tensor:
 
 
 def listening_loss(twin: Twin, rows: Rows, listening: Tensor) -> Tensor:
-    """- log of the listening head's share at the right vectors, per token that is heard somewhere; 0 where none is."""
+    """- log of the listening head's share at the right vectors, weighted, per token that is heard somewhere; 0 where none is."""
     row, place = (rows.heard[..., 0] >= 0).nonzero(as_tuple=True)
     if not len(row):
         return listening.sum() * 0.0
     first, last = rows.heard[row, place, :, None].unbind(1)
     positions = torch.arange(listening.shape[1], device=listening.device)
     looks = twin.looks(listening)[row, place].masked_fill((positions < first) | (positions > last), -math.inf)
-    return -looks.logsumexp(-1).mean()
+    return -(looks.logsumexp(-1) * rows.weights[row, place]).mean()
 
 
 def ctc_loss(scores: Tensor, batch: Batch) -> Tensor:

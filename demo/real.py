@@ -1,7 +1,7 @@
 """Recordings of real people, for evaluation only: `python -m demo.real --data build/demo`.
 
 Needs Debian's `asterisk-core-sounds-en-g722`, `klettres-data`, `ktuberling-data` and `pocketsphinx-testdata`. None of these clips is
-ever used in training, and none is committed, apart from the two in examples/.
+ever used in training, and none is committed, apart from those in examples/.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import soundfile
 import soxr
 
 from demo import g722
+from demo.assemble import sounding
 from demo.clip_store import FULL_SCALE, RATE, ClipStore, data_argument
 from demo.transcripts import asterisk_transcripts, sphinx_transcripts, spoken_words
 
@@ -68,12 +69,9 @@ def read_sound(path: Path) -> np.ndarray:
 
 
 def trimmed(samples: np.ndarray) -> np.ndarray:
-    """The part from the first to the last 10 ms that are louder than 1 % (-40 dB) of the loudest: where a word begins and ends."""
-    frame = RATE // 100
-    frames = samples[: len(samples) // frame * frame].reshape(-1, frame)
-    loudness = np.sqrt(np.mean(frames**2, axis=1))
-    loud = np.flatnonzero(loudness > 0.01 * loudness.max())
-    return samples[loud[0] * frame : (loud[-1] + 1) * frame]
+    """The part that sounds: where a word begins and ends."""
+    start, end = sounding(samples)
+    return samples[start:end]
 
 
 def joined(words: list[tuple[str, np.ndarray]], draw: random.Random) -> tuple[np.ndarray, list[list[Any]]]:

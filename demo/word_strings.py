@@ -99,7 +99,7 @@ def _mixed(rng: np.random.Generator) -> list[str]:
 
 def telephone_string(rng: np.random.Generator) -> list[str]:
     """What is hardest of what people say to telephones: letters, words said several times, dates, the spelling alphabet, keys."""
-    makers = (_letters, _letters, _letters, _repeated, _repeated, _date, _spelling, _spelling, _keys)
+    makers = (_letters, _letters, _letters, _repeated, _date, _date, _spelling, _spelling, _keys)
     return makers[rng.integers(len(makers))](rng)
 
 

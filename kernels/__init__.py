@@ -1,7 +1,7 @@
 """Numba versions of the operations of `qwenaudio_np.ops`: same names, same signatures, float32.
 
 float64 goes to ops.py itself: it is there to be right, and NumPy's products are fast. Results are bit-identical for any number of
-threads. Nothing is compiled before it is first called.
+threads; CPUs with other registers may round the last bit of an attention differently. Nothing is compiled before it is first called.
 """
 
 from __future__ import annotations

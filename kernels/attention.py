@@ -81,7 +81,7 @@ def _sees(query: int, seen: int, total: int) -> int:
 
 @inlined
 def _to_weights(scores: Array, at: int, seen: int, padded: int, peak: float, scale: Array) -> tuple[float, float, float]:
-    """One row of q k^T, `padded` of them (a multiple of 16), of which `seen` count -> exp(score - maximum), in place.
+    """One row of scores q k^T -> exp(score - maximum), in place: `seen` of them count, the rest up to `padded`, a multiple of 16, do not.
 
     scale [1] is applied here, to the sums, as in ops.attention: so both overflow for the same q and k.
     `peak` is the maximum of the blocks before. Returns the new maximum, what earlier sums must be multiplied with, and the

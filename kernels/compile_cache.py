@@ -47,8 +47,8 @@ def inlined(function: Callable[..., Any]) -> Any:
 def _require_own_name(function: Callable[..., Any]) -> None:
     """Raise RuntimeError if another function is called like this one: a function that is made by another needs what made it in its name.
 
-    Compiled code is linked by the names of its parts. In one process Numba numbers them; but in two that wrote into the cache one after the
-    other, different parts may have got one name and one number, and a third process would run either in place of the other.
+    Numba links the parts of compiled code by their names and a number that each process counts anew. Two processes that fill one cache may
+    give one name and number to different parts, and a third would run the wrong one.
     """
     name = f"{function.__module__}.{function.__qualname__}"
     made_of = (function.__code__, *(cell.cell_contents for cell in function.__closure__ or ()))

@@ -1,8 +1,8 @@
 """`decoder.blocks` for one new token, each in one call of compiled code: the same kernels one after the other, and what NumPy does between.
 
-A block reads 400 MB of bfloat16 weights, or 126 MB in 4 bits, in some milliseconds, and they push out of the caches what Python
-needs for a dozen operations: from there each takes ten times its usual time, together up to a fifth of a token. So Python prepares what
-stays the same of every block once (`_Prepared`), and with each token the calls of all blocks before the first of them runs.
+A block's weights, 400 MB in bfloat16 or 126 MB in 4 bits, push Python's own data out of the caches as they are read, so that the dozen
+Python calls of a block would take ten times as long: up to a fifth of a token. So Python prepares what stays the same of every
+block once (`_Prepared`), and with each token the calls of all blocks before the first of them runs.
 
 The numbers are those of the operations one by one, bit for bit.
 """

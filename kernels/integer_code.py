@@ -1,7 +1,7 @@
 """LLVM code for sums of products of small whole numbers: one group of 32 columns, 16 rows of weights, several rows of activations.
 
-The same sums three ways, by `isa` (and a fourth, for tests: isa.EMULATED). A quad is 4 columns; a lane holds the quad of one row.
-Weights come as registers of 64 bytes (16 rows), activations as the 4 bytes of a quad, repeated for every lane.
+The same sums three ways, by `isa` (isa.EMULATED is the plain way in the tiles of avx512vnni). A quad is 4 columns; a lane holds the quad
+of one row. Weights come as registers of 64 bytes (16 rows), activations as the 4 bytes of a quad, repeated for every lane.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from qwenaudio_np.errors import BackendError, shown
 
 # From the fastest to the one that every CPU has; what LLVM calls the features that each needs.
 ISAS = {"avx512vnni": ("avx512f", "avx512bw", "avx512vnni"), "avx2": ("avx2",), "plain": ()}
-# The code of avx512vnni with vpdpbusd, and nothing else, taken apart into what every CPU has: its tests run on all machines.
+# The tiles of avx512vnni, with its one instruction, vpdpbusd, taken apart into what every CPU has: its tests run on all machines.
 # Slow, and never chosen by itself.
 EMULATED = "avx512vnni-emulated"
 

@@ -99,8 +99,9 @@ def _parts(arguments: tuple[Any, ...], pieces: int, cost: int, threads: int) -> 
 
 
 def whole(function: Any, arguments: tuple[Any, ...], calls: int, cost: int) -> None:
-    """Call a kernel function(board, frame, call, *arguments) -> True, that runs `shared` ones itself: it may number them call, ...,
-    call + calls - 1; or, where it is told 0, all 0. `cost`: multiply-adds of all of them. Raises MemoryError as `run` does."""
+    """Call a kernel function(board, frame, call, *arguments) -> True, that runs `shared` ones itself, under the numbers call to
+    call + calls - 1; a call of 0 means that nobody helps, and all have the number 0. `cost`: multiply-adds of all of them. Raises
+    MemoryError as `run` does."""
     _run(function, lambda threads: [arguments], _threads if cost > INLINE else 1, calls)
 
 

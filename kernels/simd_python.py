@@ -34,7 +34,8 @@ def read(array: Flat, at: int, count: int) -> NDArray[np.float32]:
 
 
 def fma(a: Any, b: Any, c: Any) -> Any:
-    """a * b + c of float32 numbers or arrays; the product of two float32 is exact in float64"""
+    """a * b + c of float32 numbers or arrays, rounded to float64 and then to float32: now and then the neighbour of what hardware gives,
+    which rounds once."""
     return (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)
 
 

@@ -1,8 +1,8 @@
 """Threads that help: they watch a board for work, and take part in what the calling thread lays on it.
 
 The calling thread opens a call (board.py), works, closes it, and waits until nobody is INSIDE any more. A helper looks at the board all
-the time for a while (SPINS), and sleeps when nothing comes. Who enters says so first, and looks then whether the call is still open: so
-either the caller sees it and waits, or it sees that it came too late.
+the time for a while (SPINS), and sleeps when nothing comes. A helper first counts itself INSIDE, and then checks that the call is still
+open: either the caller sees the count and waits, or the helper sees that the call is closed, and leaves.
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
     file or array [frames, channels] at any rate -> average [frames] -> resampled [samples] -> rounded to n / 32768
 
 The original pipes every clip through ffmpeg to signed 16-bit samples; rounding to the same steps keeps a 16 kHz
-mono 16-bit file exactly as it is. One clip holds at most 30 s: more is cut, and `Clip.warnings` says how much.
+mono 16-bit file exactly as it is. Other rates (soxr, not ffmpeg's own resampler) and more than two channels (their mean, not
+ffmpeg's weights) give other samples than the original's: compare implementations on 16 kHz mono files.
+One clip holds at most 30 s: more is cut, and `Clip.warnings` says how much.
 Source: audio.py of Qwen-Audio, load_audio and get_T_after_cnn; Whisper, audio.py.
 """
 

@@ -5,7 +5,6 @@ Other programs share a machine, so only ratios within one run mean anything, and
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from qwenaudio_np.ops import Array
+from qwenaudio_np.threads import usable_cores
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Reading:
     """Plain memory reading, to be called and timed: each thread takes the maximum of its share of a large array."""
 
     def __init__(self, threads: int | None = None) -> None:
-        workers = threads or os.cpu_count() or 1
+        workers = threads or usable_cores()
         self.amount = READ_BYTES
         self._parts = np.array_split(np.ones(READ_BYTES // 8, np.int64), workers)
         self._pool = ThreadPoolExecutor(workers)  # its threads end with it

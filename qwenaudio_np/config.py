@@ -2,7 +2,7 @@
 
 The words used in every shape note of this package are introduced here, next to the field they stand for:
 
-    encoder   [mels, frames] -> conv1 [state, frames] -> conv2 [positions, state] -> [vectors, hidden]
+    encoder   [mels, frames] -> conv1 [state, frames] -> conv2 [state, positions] -> [positions, state] -> [vectors, hidden]
     decoder   [length, hidden] with [heads, length, head_dim] inside attention
 
 Unknown fields are ignored unless they would change the arithmetic; those are errors.
@@ -77,7 +77,10 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """What generation_config.json says about talking to the model."""
+    """What generation_config.json says about talking to the model.
+
+    Its do_sample, top_k and top_p, with which the original's chat draws, are not read: answers are greedy unless a temperature is given.
+    """
 
     chat_format: str = "raw"  # "raw": base model, tags; "chatml": chat model
     max_new_tokens: int = 512

@@ -97,7 +97,9 @@ def rotary_tables(positions: np.ndarray, alpha: float, config: TextConfig, dtype
     d = config.rotary_dim
     base = config.rotary_emb_base * alpha ** (d / (d - 2))
     exponents = np.arange(0, d, 2, dtype=dtype) / d  # [d / 2]
-    frequencies = 1.0 / np.power(np.asarray(base, dtype), exponents)
+    # The power in float64, rounded once: NumPy's in float32 is another on CPUs with AVX512, and one bit of it grows with the position.
+    powers = np.power(np.asarray(base, dtype).astype(np.float64), exponents.astype(np.float64)).astype(dtype)
+    frequencies = 1.0 / powers
     angles = np.outer(positions.astype(dtype), frequencies)  # [length, d / 2]
     angles = np.concatenate([angles, angles], axis=1)  # [length, d]
     return np.cos(angles), np.sin(angles)

@@ -21,9 +21,9 @@ from qwenaudio_np.wiring import Tap, Weights, ignore, require_finite, split_head
 def visible_frames(samples: Sequence[int]) -> list[int]:
     """How many mel frames the convolutions see of each clip of ONE prompt, from the clips' lengths in samples.
 
-    Clips of a prompt are not independent: the original cuts all their spectrograms at the longest clip's end, so behind the end of
-    a shorter clip the first convolution sees one more frame (of the padding; half its window may still be sound), and behind that of
-    the longest it sees zeros.
+    Clips of a prompt are not independent: the original cuts all their spectrograms at the end of the longest one. So at the last frame
+    of a shorter clip the first convolution sees one more frame, of the padding (half its window may still be sound); at the last frame
+    of the longest it sees a zero.
     """
     own = [2 * position_count(n) for n in samples]
     return [min(frames + 1, max(own)) for frames in own]

@@ -38,7 +38,7 @@ class MismatchError(QwenAudioError):
 
 
 class ResourceError(QwenAudioError):
-    """Not enough memory or disk, found out before any was taken."""
+    """What the system refuses or lacks: memory, disk space, a network, a library that only one verb needs."""
 
 
 class AudioError(QwenAudioError):
@@ -50,7 +50,7 @@ class BackendError(QwenAudioError):
 
 
 class NumericsError(QwenAudioError):
-    """The network produced NaN or infinity: broken weights, not a broken prompt."""
+    """NaN or infinity out of the network (broken weights, not a broken prompt), or kernels that disagree with ops.py."""
 
 
 def value_of(value: object) -> str:

@@ -15,9 +15,9 @@ from numpy.typing import DTypeLike
 
 from qwenaudio_np.config import AudioConfig, ModelConfig, TextConfig
 from qwenaudio_np.errors import ResourceError
+from qwenaudio_np.ops import ROWS
 
 GIGABYTE = 1e9
-WIDENED_ROWS = 1024  # rows of a weight that `linear` widens at once
 LISTED_FLOAT = 32  # bytes of one Python float in the list that the reference `erf` goes through
 INTERPRETER = 300_000_000  # Python, NumPy, compiled kernels, the vocabulary
 
@@ -45,7 +45,7 @@ def _decoder_bytes(text: TextConfig, positions: int, itemsize: int) -> int:
     stream = 3 * positions * text.hidden_size  # x, its norm, the sum
     attention = 5 * positions * text.hidden_size + 4 * positions * positions  # qkv and rotations; scores of one head
     feed_forward = 6 * positions * text.ff_size
-    widened = 2 * WIDENED_ROWS * max(text.hidden_size, text.ff_size)
+    widened = 2 * ROWS * max(text.hidden_size, text.ff_size)
     return itemsize * (stream + max(attention, feed_forward) + widened + 4 * text.vocab_size)
 
 

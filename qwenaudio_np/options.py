@@ -147,7 +147,7 @@ def _add_model_options(parser: ArgumentParser) -> None:
     add("--weights", choices=("float32", "bfloat16", "int8", "int4"), metavar="W", help=help_weights)
     help_kv = "keep keys and values as float32 or bfloat16 (default: bfloat16 beside int8 and int4 weights, else as the arithmetic)"
     add("--kv", choices=("float32", "bfloat16"), metavar="KV", help=help_kv)
-    add("-t", "--threads", type=whole_number(1), metavar="N", help="threads to use (default: all cores)")
+    add("-t", "--threads", type=whole_number(1), metavar="N", help="threads to use, at most one for each core (default: all cores)")
     add("--force", action="store_true", help="go on although memory looks too small")
 
 

@@ -65,9 +65,9 @@ def whole_file(path: str) -> Iterator[str]:
     with _explained(path), _private_folder(os.path.dirname(target)) as (folder, mode):
         temporary = os.path.join(folder, os.path.basename(target))
         yield temporary
-        os.chmod(temporary, os.stat(target).st_mode & 0o777 if os.path.exists(target) else mode & 0o666)
-        with open(temporary, "rb") as stream:
+        with open(temporary, "r+b") as stream:  # Windows asks for a handle that may write
             os.fsync(stream.fileno())  # a rename may reach the disk before the data does
+        os.chmod(temporary, os.stat(target).st_mode & 0o777 if os.path.exists(target) else mode & 0o666)
         os.replace(temporary, target)
 
 

@@ -24,7 +24,6 @@ from qwenaudio_np.bfloat16 import from_bfloat16, to_bfloat16
 GROUP = 32  # weights that share a scale
 LANES = 16  # rows side by side in memory, one per lane of a 512-bit register
 QUAD = 4  # inner values of one row side by side: what one lane of a register multiplies at once
-BITS = (8, 4)
 
 # Scales that are tried, as parts of the one that just reaches the largest weight, the first of equally good ones wins.
 TRIED = {8: (1.0, 0.99, 0.98, 0.97, 1.004), 4: (1.0, 0.9, 0.8)}
@@ -131,7 +130,7 @@ def _search(w: NDArray[np.float32], bits: int) -> Candidate:
 
 
 def _candidates(w: NDArray[np.float32], bits: int) -> Iterator[Candidate]:
-    """int8: the scales of TRIED. int4: of each of those, after scale and offset were fitted to the codes, and so on, the last."""
+    """int8: the scales of TRIED. int4: each after REFITS rounds of fitting scale and offset to the codes and rounding anew."""
     low, high = w.min(axis=0), w.max(axis=0)
     middle = (low + high) * np.float32(0.5) if bits == 4 else np.zeros_like(low)
     centred = w - middle

@@ -27,7 +27,11 @@ Progress = Callable[[str], None]  # called with a line that says which stage beg
 
 @dataclass
 class Result:
-    """An answer and where it came from. `token_ids` do not include the stop id. Times in seconds per stage."""
+    """An answer and where it came from. `token_ids` do not include the stop id.
+
+    `timings`, in seconds: audio (reading files, laying out the prompt), encode (log-mel too), prefill, decode, total; the command adds
+    load. A stage that did not begin before an interruption is not there.
+    """
 
     text: str
     token_ids: list[int]
@@ -39,8 +43,8 @@ class Result:
 
     @property
     def tokens_per_second(self) -> float:
-        """Decoding speed, from the second token on: the first is the prefill's."""
-        steps = len(self.token_ids) - 1
+        """Decoding speed: a step for each id after the first, which is the prefill's; the stop id, not listed, took a step too."""
+        steps = len(self.token_ids) - (self.stop_reason != "stop")
         return steps / self.timings["decode"] if steps > 0 and self.timings["decode"] > 0 else 0.0
 
     def __repr__(self) -> str:

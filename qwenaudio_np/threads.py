@@ -25,18 +25,18 @@ class ThreadsWarning(UserWarning):
 
 
 def check_threads(threads: object) -> None:
-    """Raise UsageError unless `threads` is None (all cores) or a sensible count."""
+    """Raise UsageError unless `threads` is None or a sensible count."""
     count = index(threads) if isinstance(threads, SupportsIndex) and not isinstance(threads, bool) else 0  # NumPy's numbers too
     if threads is not None and not 1 <= count <= MAX_THREADS:
         raise UsageError(f"--threads is {value_of(threads)}, expected a whole number from 1 to {MAX_THREADS}")
 
 
 def limit_blas(threads: int | None) -> None:
-    """Limit NumPy's products in this process; the latest call counts, and None takes back what an earlier one did: all cores, but no more
-    than the container may keep busy, unless whoever started this process has said how many.
+    """Limit NumPy's products in this process; the latest call counts. None undoes an earlier number: the cores this process may keep busy,
+    unless whoever started it has said how many in the environment.
 
-    By the environment where NumPy is not loaded yet (BLAS reads it once), else by threadpoolctl. Where that is not installed, or does
-    not know this BLAS, a ThreadsWarning says that nothing changes.
+    By the environment where NumPy is not loaded yet (BLAS reads it once: the command line comes in time), else by threadpoolctl. Where
+    that is not installed, or does not know this BLAS, a number gives a ThreadsWarning that nothing changes, and None does nothing.
     """
     global _limited_to
     check_threads(threads)

@@ -4,9 +4,11 @@ Names, k counting clips and i layers (no batch axis):
 
     audio.k.mel [mels, 2T]  audio.k.conv1 [state, 2T]  audio.k.conv2 [state, T] (both before GELU)  audio.k.blocks.i [T, state]
     audio.k.ln_post [N, state]  audio.k.proj [N, hidden]
-    decoder.embed [L, hidden]  decoder.h.i [L, hidden]  decoder.ln_f [L, hidden]  decoder.logits [L, vocabulary]
+    decoder.embed [L, hidden] (sound in its place)  decoder.h.i [L, hidden]  decoder.ln_f [L, hidden]  decoder.logits [L, vocabulary]
     decoder.h.i.key_cache and .value_cache [L, heads, head_dim] (keys after rotary; rounded, if they are kept so)
     generate.logits [steps, vocabulary]  generate.ids [steps]  prompt.ids [L]
+
+Id j of generate.ids was picked from row j of generate.logits, whose row 0 is the last of decoder.logits; a stop id ends both early.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,6 +69,7 @@ def trace(
     if not force:
         needed = needed_bytes(model.config, _kept_bytes(model, len(ids), clips), len(ids), model.dtype, model.kv)
         require_memory(needed, available_bytes(mapped=mapped_bytes(model.weights)))
+    clips = tuple(replace(clip) for clip in clips)  # one object that stands twice would be encoded, and told of, once
     taps: dict[str, np.ndarray] = {"prompt.ids": np.asarray(ids, np.int64)}
 
     def tap(name: str, value: np.ndarray) -> None:
@@ -94,8 +97,8 @@ def _tap_cache(model: QwenAudio, cache: KVCache, tap: Tap) -> None:
 
 
 def _kept_bytes(model: QwenAudio, positions: int, clips: Sequence[Clip]) -> int:
-    """Of the tensors of a trace, which all stay in memory: of each position the blocks' outputs, keys and values, and logits twice,
-    computed and kept; of each clip the encoder's blocks and what is before and behind them."""
+    """Bytes of what a trace keeps. Per position: each block's output, key and value, and the logits twice (computed, then copied). Per
+    clip: the encoder's blocks, convolutions and mel."""
     text, audio = model.config.text, model.config.audio
     decoder = positions * (3 * (text.num_hidden_layers + 1) * text.hidden_size + 2 * text.vocab_size)
     encoder = sum(clip.positions * ((audio.n_layer + 4) * audio.n_state + 2 * audio.n_mels) for clip in clips) if audio else 0

@@ -44,7 +44,7 @@ def planned_bytes(name: str, shape: Shape, stored: int, weights: str | None) -> 
     """Bytes that a tensor of a file takes with --weights `weights`; `stored` is what it takes as it is."""
     bits = bits_of(name, weights or "")
     if bits is not None:
-        return sum(math.prod(part) * (1 if ending == "codes" else 2) for ending, part in part_shapes(_matrix(shape), bits).items())
+        return sum(math.prod(part) * (1 if ending == "codes" else 2) for ending, part in part_shapes(matrix(shape), bits).items())
     return {"float32": 4 * math.prod(shape), "bfloat16": 2 * math.prod(shape)}.get(weights or "", stored)
 
 
@@ -65,7 +65,7 @@ def pieces(tensors: Mapping[str, Shape], there: Container[str]) -> dict[str, Pie
     found: dict[str, Piece] = {}
     for name, shape in tensors.items():
         if name not in there and f"{name}.codes" in there and can_be_quantised(name):
-            for ending, part in part_shapes(_matrix(shape), stored_bits(name, there)).items():
+            for ending, part in part_shapes(matrix(shape), stored_bits(name, there)).items():
                 found[f"{name}.{ending}"] = Piece(part, ("U8",) if ending == "codes" else ("BF16",), name)
         else:
             found[name] = Piece(shape, tuple(FLOAT_NAMES), name)
@@ -77,6 +77,7 @@ def stored_bits(name: str, there: Container[str]) -> int:
     return 4 if f"{name}.offsets" in there else 8
 
 
-def _matrix(shape: Shape) -> tuple[int, int]:
+def matrix(shape: Shape) -> tuple[int, int]:
+    """The two sizes of a quantised tensor's shape."""
     out, inner = shape
     return out, inner

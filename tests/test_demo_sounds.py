@@ -13,9 +13,9 @@ pytest.importorskip("scipy", reason="for training only; pip install '.[train]'")
 
 from demo import pack, sounds  # noqa: E402
 from demo.augment import augment, covered, noise, response  # noqa: E402
-from demo.batches import JOINED, LONGEST, SHARES, Feeder, collate, heard, rows_of  # noqa: E402
+from demo.batches import JOINED, LONGEST, SHARES, SOUGHT, Feeder, collate, heard, rows_of  # noqa: E402
 from demo.clip_store import RATE, ClipStore  # noqa: E402
-from demo.examples import examples, task_example  # noqa: E402
+from demo.examples import chat_example, examples, task_example, transcript_answer, when_answer  # noqa: E402
 from demo.front_end import log_mel  # noqa: E402
 from demo.sounds import Cut  # noqa: E402
 from qwenaudio_np import mel as package  # noqa: E402
@@ -208,6 +208,14 @@ def test_a_batch_knows_which_rows_speak_and_which_are_notes() -> None:
     assert batch.speech.tolist() == [0] and batch.notes.tolist() == [1] and batch.kept.tolist() == [False, True]
     assert {cut.row for cut in batch.cuts} == {0, 1} and batch.positions.tolist() == [position_count(n) for n in batch.samples.tolist()]
     assert batch.to(CPU).rows.ids.shape == batch.rows.targets.shape
+
+
+def test_a_later_turns_answer_counts_more() -> None:
+    turns = [("what?", transcript_answer("a b")), ("when?", when_answer("b", 1.0, 1.2))]
+    example = chat_example("when?", when_answer("a", 0.4, 0.8), 50, BYTES, turns)
+    rows = rows_of([example], [[("a", 0.4, 0.8), ("b", 1.0, 1.2)]], [50], BYTES, np.random.default_rng(0))
+    answers = (*example.earlier, (example.answer, len(example.ids)))
+    assert [rows.weights[0, first - 1 : last - 1].unique().tolist() for first, last in answers] == [[1.0], [SOUGHT], [SOUGHT]]
 
 
 def test_an_answer_is_heard_behind_the_tag_of_its_clip() -> None:

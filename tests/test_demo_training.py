@@ -40,8 +40,10 @@ class Scores:
 def test_the_answers_loss_is_taken_over_answer_tokens_alone() -> None:
     hidden = torch.zeros(1, 3, sizes.padded_vocabulary())
     hidden[0, 1, 7] = 5.0
-    loss = losses.answer_loss(Scores(), batch(targets=[[-100, 7, -100]]), hidden)
-    assert loss.item() == pytest.approx(math.log(1 + (sizes.padded_vocabulary() - 1) * math.exp(-5.0)), rel=1e-5)
+    right = math.log(1 + (sizes.padded_vocabulary() - 1) * math.exp(-5.0))
+    for weight in (1.0, 5.0):
+        asked = batch(targets=[[-100, 7, -100]], weights=[[9.0, weight, 9.0]])
+        assert losses.answer_loss(Scores(), asked, hidden).item() == pytest.approx(weight * right, rel=1e-5)
 
 
 def test_a_times_loss_is_spread_over_its_neighbours() -> None:
@@ -50,7 +52,7 @@ def test_a_times_loss_is_spread_over_its_neighbours() -> None:
     hidden = torch.full((1, 1, sizes.padded_vocabulary()), -40.0)
     hidden[0, 0, at] = torch.tensor(losses.TIME_BLUR).log()
     entropy = -sum(share * math.log(share) for share in losses.TIME_BLUR)
-    assert losses.answer_loss(Scores(), batch(targets=[[at[2]]]), hidden).item() == pytest.approx(entropy, rel=1e-5)
+    assert losses.answer_loss(Scores(), batch(targets=[[at[2]]], weights=[[1.0]]), hidden).item() == pytest.approx(entropy, rel=1e-5)
 
 
 def test_the_times_on_the_grid_are_tokens() -> None:
@@ -74,9 +76,10 @@ def test_the_listening_loss_is_the_share_of_the_right_vectors() -> None:
     """Looks are even over four positions; two of them are right, then one, then nothing is asked."""
     looks = torch.full((1, 3, 4), math.log(0.25))
     twin = SimpleNamespace(looks=lambda listening: looks)
-    loss = losses.listening_loss(twin, batch(heard=[[[1, 2], [3, 3], [-1, -1]]]), torch.zeros(1, 4, 2))
-    assert loss.item() == pytest.approx((math.log(2) + math.log(4)) / 2, rel=1e-6)
-    assert losses.listening_loss(twin, batch(heard=[[[-1, -1]]]), torch.zeros(1, 4, 2)).item() == 0.0
+    asked = batch(heard=[[[1, 2], [3, 3], [-1, -1]]], weights=[[1.0, 5.0, 9.0]])
+    loss = losses.listening_loss(twin, asked, torch.zeros(1, 4, 2))
+    assert loss.item() == pytest.approx((math.log(2) + 5 * math.log(4)) / 2, rel=1e-6)
+    assert losses.listening_loss(twin, batch(heard=[[[-1, -1]]], weights=[[1.0]]), torch.zeros(1, 4, 2)).item() == 0.0
 
 
 def test_the_listening_head_looks_back_only_and_gives_all_it_has() -> None:
@@ -118,7 +121,7 @@ def reading() -> Reading:
     ids = torch.zeros(1, 12, dtype=torch.long)
     targets, heard = torch.full((1, 12), -100), torch.full((1, 12, 2), -1)
     targets[0, 9], heard[0, 9] = 5, torch.tensor([2, 3])
-    return Reading(Rows(ids, targets, heard, torch.tensor([0])), torch.tensor([[5, -1, 6, -1]]), torch.tensor([4]))
+    return Reading(Rows(ids, targets, heard, torch.ones(ids.shape), torch.tensor([0])), torch.tensor([[5, -1, 6, -1]]), torch.tensor([4]))
 
 
 def test_ctc_is_taken_per_token_and_is_zero_where_nobody_speaks() -> None:

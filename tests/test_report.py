@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_a_result_as_data() -> None:
         "audio": [{"path": "<array>", "seconds": 0.1, "positions": 5, "tokens": 4}],
         "stop": "stop",
         "timings": TIMES,
-        "tokens_per_second": 2.0,  # 3 steps in 1.5 s: the first token is the prefill's
+        "tokens_per_second": 2.667,  # 4 steps in 1.5 s: the first token is the prefill's, but the stop id took one
         "model": "model",
         "backend": "reference",
         "weights": "float32",
@@ -44,9 +45,15 @@ def test_a_result_as_data() -> None:
 
 def test_a_result_as_a_line() -> None:
     line = summary_line(result(name="two\nlines"))
-    assert line.isprintable() and line.startswith("3 + 4 tokens (stop); load 0.50 s") and "2.0 tokens/s" in line
+    assert line.isprintable() and line.startswith("3 + 4 tokens (stop); load 0.50 s") and "2.7 tokens/s" in line
     assert line.endswith("model 'two\\nlines', backend reference, weights float32")
-    assert "tokens/s" not in summary_line(result(tokens=1))
+    assert "tokens/s" not in summary_line(result(tokens=0))
+
+
+def test_a_stop_id_takes_a_step() -> None:
+    ended = result()
+    assert ended.tokens_per_second == pytest.approx(4 / 1.5)
+    assert replace(ended, stop_reason="length").tokens_per_second == pytest.approx(3 / 1.5)
 
 
 def test_a_checkpoint_as_data_and_lines() -> None:
