@@ -23,19 +23,23 @@ def heard_at(ids: list[int], words: WordTimes | None, vectors: int, tokenizer: T
     """[tokens, 2]: the first and last audio vector of each token's word or time, NOWHERE for what is not heard.
 
     A token belongs to the word in which it ends. One vector more on each side is right too: times are not exact. Where a chat says when
-    a word was said, what stands between the word and its times belongs to it too: there the word is known, and only its place is sought.
+    a word was said, what stands between the word and its end belongs to it too, the start as well: there the word is known, and its place
+    is sought by what it is, which is heard in its middle and not where it starts.
     """
     pieces = [tokenizer.token_bytes(id_) for id_ in ids]
     letters = b"".join(piece for piece in pieces if not piece.startswith(SPECIAL))
     spans, word_of = word_places(letters, words or [])
-    found, now = [], 0
+    found, now, sought = [], 0, WHEN.fullmatch(letters) is not None
     for piece in pieces:
-        if piece.startswith(SPECIAL):
-            time = TIME.fullmatch(piece)
-            found.append(around(float(time[1])) if time else NOWHERE)
-        else:
-            now += len(piece)
-            found.append(spans[word_of[now - 1]] if now - 1 in word_of else NOWHERE)
+        special, time = piece.startswith(SPECIAL), TIME.fullmatch(piece)
+        now += 0 if special else len(piece)
+        place = spans[word_of[now - 1]] if now - 1 in word_of else NOWHERE
+        if time and (not sought or place == NOWHERE):
+            place = around(float(time[1]))
+        elif special and not time:
+            place = NOWHERE
+        found.append(place)
+        sought = sought and not time
     frames = np.array(found, np.int64).reshape(-1, 2)
     return np.where(frames[:, 1:] < 0, -1, frames.clip(0, vectors - 1))
 

@@ -46,9 +46,10 @@ def test_times_are_heard_where_they_are() -> None:
     assert heard(answer) == [NOWHERE, [3, 6], *[SIX] * 3, [8, 11], NOWHERE, [13, 16], *[ONE] * 3, [19, 22]]
 
 
-def test_a_word_asked_for_is_heard_until_its_times_are_said() -> None:
+def test_a_word_asked_for_is_heard_until_its_end_is_said() -> None:
+    """Its start, too, is sought by the word."""
     spans = [span for span in heard(when_answer("one", 0.6, 0.84)) if span != NOWHERE]
-    assert spans == [*[ONE] * len('one" starts at '), [13, 16], *[ONE] * len(" seconds and ends at "), [19, 22]]
+    assert spans == [*[ONE] * len('one" starts at '), ONE, *[ONE] * len(" seconds and ends at "), [19, 22]]
 
 
 @pytest.mark.parametrize("words", [None, SAID, [("seven", 0.2, 0.4), ("seven", 0.6, 0.8)]])
