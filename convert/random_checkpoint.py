@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qwenaudio_np.checkpoint import INDEX_FILE
 from qwenaudio_np.config import ModelConfig, parse_config
 from qwenaudio_np.errors import ResourceError, UsageError, shown
 from qwenaudio_np.names import expected_tensors
 from qwenaudio_np.special_tokens import AUDIO_START, SPECIAL_TOKENS
 
+from .manifest import MANIFEST
 from .progress import Progress, counted
 from .random_values import random_pieces
 from .request import require_paths
@@ -36,7 +38,7 @@ DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 LEARNED_RANKS = 512  # 256 bytes and as many merges
 PUBLISHED_RANKS = 151_643
 TOKENIZER_FILES = 4_000_000  # bytes, generous: vocabulary and configs of the largest size
-OWN_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "qwen.tiktoken", "model.safetensors.index.json")
+OWN_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "qwen.tiktoken", INDEX_FILE, MANIFEST)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from demo import sizes
 from demo.clip_store import RATE
 from demo.examples import Entry, Example, examples
-from demo.listening import WordTimes, heard_at
+from demo.listening import SPECIAL, WordTimes, heard_at
 from demo.notes import family_ids, played
 from demo.sounds import Cut, seconds_of
 from qwenaudio_np.audio import HOP, position_count
@@ -34,7 +34,7 @@ OTHER_SPEED, SPEEDS = 0.6, (0.86, 1.18)  # how often speech is played faster or 
 # one program in ten keys) is not played in training, but the sound of its neighbours is heard there.
 MOVED, FARTHEST, OUT_OF_TUNE = 0.6, 2, 0.2
 CORRUPTED = 0.04  # share of the tokens that every second answer is shown wrong, so that the decoder listens rather than guesses
-SOUGHT = 5.0  # how much more a later turn's tokens count: to find a word by what it is, and not behind the last one, few tokens teach
+SOUGHT = 20.0  # how much more the start of a word that a later turn asks for counts: one token of a long chat, and the only one to be found
 FIRST_LETTERS = 97  # the rank of "a"; before it are signs, digits and capitals, which no transcript has
 
 Item = TypeVar("Item")
@@ -201,8 +201,9 @@ def rows_of(
         n = len(example.ids)
         ids[row, :n] = example.ids
         for turn, (first, last) in enumerate((*example.earlier, (example.answer, n))):
-            weights[row, first - 1 : last - 1] = SOUGHT if turn else 1.0
             answer = example.ids[first:last]
+            if turn:  # its first special token is the word's start
+                weights[row, first - 1 + next(k for k, id_ in enumerate(answer) if tokenizer.token_bytes(id_).startswith(SPECIAL))] = SOUGHT
             if answer:
                 targets[row, first - 1 : last - 1] = answer
                 vectors = heard_at(answer, words, count, tokenizer)

@@ -61,6 +61,8 @@ def compiled() -> Any:
     """The compiled kernels, with whatever settings they have. Raises BackendError where they cannot run."""
     try:
         return importlib.import_module("qwenaudio_np.kernels")
+    except ValueError as failure:  # Numba's, of its settings
+        raise BackendError(f"backend 'numba' cannot run with these settings: {failure} Look at the variables NUMBA_...") from None
     except ImportError as failure:
         where = Path(__file__).parent
         raise BackendError(

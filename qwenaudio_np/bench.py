@@ -90,7 +90,7 @@ def validate(model: QwenAudio) -> None:
         for rows in (1, 20):
             x = rng.standard_normal((rows, weight.shape[1])).astype(model.dtype)
             want = ops.linear(x, weight)
-            error = np.abs(model.ops.linear(x, weight) - want).max() / np.sqrt(np.square(want).mean())
+            error = np.abs(model.ops.linear(x, weight) - want).max() / (np.sqrt(np.square(want).mean()) or 1.0)  # all may be 0
             if not error <= TOLERANCE:
                 raise NumericsError(f"{name}: the backend is {error:.1e} of the RMS off ops.py, expected {TOLERANCE:.0e}; not timed")
 
@@ -112,6 +112,8 @@ def _timed_run(model: QwenAudio, ready: Prepared, new_tokens: int) -> tuple[floa
     logits = model.logits(hidden[-1:])[0]
     filled = time.perf_counter()
     steps = sum(1 for _ in generate_ids(model, logits, cache, greedy, (), new_tokens)) - 1  # the first id needs no step
+    if not steps:
+        raise UsageError(f"a prompt of {cache.length} positions leaves this model none to decode; choose a shorter --seconds")
     return encoded - begin, filled - encoded, (time.perf_counter() - filled) / steps
 
 

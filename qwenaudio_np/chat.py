@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from qwenaudio_np.audio import Clip
@@ -25,22 +26,32 @@ class Chat:
         self.model = model
         self.system = system
         self.history: list[dict[str, Any]] = []
-        self._heard: list[tuple[dict[str, Any], list[Clip]]] = []  # turns and their clips, so that these are read once
+        self._heard: list[tuple[dict[str, Any], list[Any], list[Clip]]] = []  # turns, what they name, and those clips: read once
         self._memory = Memory()
 
     def ask(self, query: str, audio: Any = (), **options: Any) -> Result:
         """Ask in the light of all turns so far. `options`: those of `QwenAudio.generate`."""
         clips = read_clips(self.model, audio)
         check_history(self.history)
-        self._heard = [(turn, self._clips_of(turn)) for turn in self.history]
-        turns = [{**turn, "audio": heard} for turn, heard in self._heard]
+        self.history = list(self.history)  # whoever put turns in may have given a tuple
+        self._heard = [(turn, _named(turn), self._clips_of(turn)) for turn in self.history]
+        turns = [{**turn, "audio": heard} for turn, _, heard in self._heard]
         asked = {"format": "chat", "system": self.system, "history": turns, "memory": self._memory}
         result = self.model.generate(query, clips, **asked, **options)
         self.history.append({"query": query, "audio": [clip.path for clip in clips], "answer": result.text})
-        self._heard.append((self.history[-1], clips))
+        self._heard.append((self.history[-1], _named(self.history[-1]), clips))
         return result
 
     def _clips_of(self, turn: dict[str, Any]) -> list[Clip]:
-        """Those that were heard with the turn; of one that was put in, they are read now."""
-        known = next((clips for other, clips in self._heard if other is turn), None)
-        return read_clips(self.model, turn.get("audio", ())) if known is None else known
+        """Those that were heard with the turn; of one that was put in, or names other sounds now, they are read now."""
+        named = _named(turn)
+        for other, before, clips in self._heard:
+            if other is turn and len(before) == len(named) and all(map(is_, before, named)):
+                return clips
+        return read_clips(self.model, turn.get("audio", ()))
+
+
+def _named(turn: dict[str, Any]) -> list[Any]:
+    """The sounds that a turn names, as a list."""
+    audio = turn.get("audio", ())
+    return list(audio) if isinstance(audio, (list, tuple)) else [audio]

@@ -97,7 +97,7 @@ def _bar(label: str, shows: console.Progress) -> Iterator[Callable[[int, int], N
     """A progress bar with rate and time left, and the function (bytes done, bytes in all) that moves it."""
     from tqdm import tqdm
 
-    with tqdm(unit="B", unit_scale=True, unit_divisor=1000, disable=not shows.shown, desc=label) as bar:
+    with tqdm(unit="B", unit_scale=True, unit_divisor=1000, disable=not shows.shown, desc=label, file=console.Careless()) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total

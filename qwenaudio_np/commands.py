@@ -16,7 +16,7 @@ from qwenaudio_np.checkpoint_commands import convert, download, random_checkpoin
 from qwenaudio_np.config import ENCODER_TYPE, load_config, read_json
 from qwenaudio_np.embedded import FOLDER as EMBEDDED
 from qwenaudio_np.embedded import model_folder
-from qwenaudio_np.errors import UsageError, shown
+from qwenaudio_np.errors import QwenAudioError, UsageError, shown
 from qwenaudio_np.inputs import read_ids, read_request
 from qwenaudio_np.loading import load
 from qwenaudio_np.model import QwenAudio
@@ -35,13 +35,19 @@ def run(arguments: Namespace) -> int:
     progress = console.Progress(arguments.verbose, arguments.quiet)
     begin = time.perf_counter()
     request = read_request(arguments)
+    _spare_history(arguments, request)
     reading = time.perf_counter() - begin
     model, loading = _open_model(arguments, progress)
     printer = console.Answer() if not arguments.json and arguments.output is None else None
     stream = printer.write if printer else None
     limits = {"max_new_tokens": arguments.max_new_tokens, "min_new_tokens": arguments.min_new_tokens}
     manners = {"progress": progress, "keep_interrupted": True, "force": arguments.force}
-    result = answer(model, **request, **limits, **vars(sampling), stream=stream, **manners)
+    try:
+        result = answer(model, **request, **limits, **vars(sampling), stream=stream, **manners)
+    except QwenAudioError:
+        if printer:
+            printer.break_off()
+        raise
     if result.stop_reason == "interrupted" and not result.token_ids:
         raise KeyboardInterrupt  # there is nothing to keep
     result.timings["audio"] += reading
@@ -67,6 +73,7 @@ def trace(arguments: Namespace) -> int:
     progress = console.Progress(arguments.verbose, arguments.quiet)
     ids = read_ids(arguments.ids) if arguments.ids is not None else None
     request = read_request(arguments, needs_prompt=ids is None)
+    _spare_history(arguments, request)
     model, _ = _open_model(arguments, progress)
     progress("tracing")
     tensors = trace_request(model, ids, steps=arguments.steps, force=arguments.force, **request)
@@ -81,7 +88,7 @@ def trace(arguments: Namespace) -> int:
 
 def info(arguments: Namespace) -> int:
     """What a checkpoint folder holds, and what running it needs."""
-    fields = read_json(Path(arguments.model) / "config.json")
+    fields = read_json(Path(model_folder(arguments.model)) / "config.json")
     if fields.get("model_type") == ENCODER_TYPE:
         report, lines = encoder_report(arguments.model, fields), encoder_lines
     else:
@@ -130,6 +137,12 @@ def _check_places(arguments: Namespace) -> None:
     files = [arguments.history, getattr(arguments, "ids", None), *arguments.input]
     weights = [entry.path for entry in os.scandir(folder)] if os.path.isdir(folder) else []
     check_output(arguments.output, [*weights, *(name for name in files if name is not None)])
+
+
+def _spare_history(arguments: Namespace, request: dict[str, Any]) -> None:
+    """The output must not replace a sound file of an earlier turn, either."""
+    if arguments.output is not None:
+        check_output(arguments.output, [clip.path for turn in request["history"] for clip in turn["audio"]])
 
 
 def _sampling(arguments: Namespace) -> Sampling:

@@ -112,6 +112,11 @@ class Answer:
         """End the line."""
         put("\n")
 
+    def break_off(self) -> None:
+        """End the line if one was begun: what comes next is an error."""
+        if self._begun:
+            put("\n")
+
 
 class Progress:
     """Lines about what is being done, on stderr; silent unless that is a terminal (or `verbose`), or if `quiet`."""
@@ -124,6 +129,32 @@ class Progress:
         """Print one line."""
         if self.shown:
             say(line)
+
+
+class Careless:
+    """stderr for a progress bar: what cannot be written there, closed or full as it may be, is left out."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> None:
+        """Write it if that is possible."""
+        if sys.stderr is not None:
+            try:
+                sys.stderr.write(text)
+                sys.stderr.flush()
+            except (OSError, ValueError):
+                drop_unwritten(2)
+
+    def flush(self) -> None:
+        """Everything is flushed as it is written."""
+
+    def isatty(self) -> bool:
+        """Whether somebody watches the bar move."""
+        return sys.stderr is not None and sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        """By which the terminal's width is found."""
+        return 2
 
 
 @contextmanager

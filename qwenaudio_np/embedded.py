@@ -17,8 +17,10 @@ VARIABLE = "QWENAUDIO_MODEL"
 def model_folder(given: str | Path | None = None) -> str | Path:
     """The folder given, else that of the environment variable QWENAUDIO_MODEL, else the embedded model's.
 
-    Raises UsageError where the last is meant and the package was built without it.
+    Raises UsageError for an empty name, and where the last is meant and the package was built without it.
     """
+    if given is not None and not os.fspath(given):
+        raise UsageError("the model's name is empty, expected a checkpoint folder; leave --model out for the default")
     folder = given or os.environ.get(VARIABLE)
     if folder:
         return folder

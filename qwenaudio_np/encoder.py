@@ -44,7 +44,9 @@ def encode_clip(visible: Array, samples: int, weights: Weights, config: AudioCon
         x = _block(x, f"transformer.audio.blocks.{layer}.", weights, config, ops)
         require_finite(x[-1], f"encoder block {layer}")
         tap(f"blocks.{layer}", x)
-    return _project(x, vector_count(samples), weights, config, ops, tap)
+    sound = _project(x, vector_count(samples), weights, config, ops, tap)
+    require_finite(sound, "the encoder's projection")
+    return sound
 
 
 def _convolve(visible: Array, positions: int, weights: Weights, ops: Ops, tap: Tap) -> Array:

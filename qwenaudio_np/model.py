@@ -91,8 +91,8 @@ class QwenAudio:
             x[begin:end] = sound
         return x
 
-    def look_up(self, ids: Sequence[int]) -> Array:
-        """ids [length] -> their rows of the word embedding, [length, hidden]. Raises UsageError for too many ids, or one without a row."""
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Raise UsageError for no ids, for more than this model has positions, or for one without a row in the word embedding."""
         limit = self.config.text.max_position_embeddings
         if not 0 < len(ids) <= limit:
             raise UsageError(
@@ -100,6 +100,10 @@ class QwenAudio:
             )
         if min(ids) < 0 or max(ids) >= self.config.text.vocab_size:
             raise UsageError(f"token ids must be from 0 to {self.config.text.vocab_size - 1}, got {min(ids)} to {max(ids)}")
+
+    def look_up(self, ids: Sequence[int]) -> Array:
+        """ids [length] -> their rows of the word embedding, [length, hidden]. Raises UsageError as `check_ids` does."""
+        self.check_ids(ids)
         return self.ops.embedding(self.weights["transformer.wte.weight"], np.asarray(ids, np.intp), self.dtype)
 
     def prefill(self, x: Array, tap: Tap = ignore, past: Past | None = None) -> tuple[Array, KVCache]:

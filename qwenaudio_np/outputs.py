@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from qwenaudio_np.console import reason
 from qwenaudio_np.errors import QwenAudioError, UsageError, shown
 
+DESCRIPTOR = re.compile(r"/dev/(std(in|out|err)|fd/\d+)|/proc/(self|\d+)/fd/\d+")
 PARTIAL = ".qwenaudio-np.partial-"  # and the number of the process
 
 
@@ -22,6 +24,8 @@ def check_output(path: str, inputs: Iterable[str] = ()) -> None:
     """
     if path == "-":
         raise UsageError("--output - is not a file; name one (./- for a file of that name); without --output, run prints")
+    if DESCRIPTOR.fullmatch(os.path.normpath(path)) and (sys.stdout is None or os.path.isfile(path)):
+        raise UsageError(f"--output {shown(path)} is what a descriptor leads to, which would be replaced; name a file, or leave it out")
     if os.path.isdir(path) or not os.path.basename(path):
         raise UsageError(f"--output {shown(path)} is a directory, expected the name of a file")
     target = os.path.realpath(path)

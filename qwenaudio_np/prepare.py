@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,13 +52,15 @@ def prepare(
     min_new_tokens: int | None = None,
 ) -> Prepared:
     """Read the clips and lay out the ids. Raises UsageError for combinations that mean nothing."""
-    if not isinstance(prompt, str):  # what comes from Python may be anything
+    if not isinstance(prompt, str):
         raise UsageError(f"the prompt is {kind_of(prompt)}, expected text")
+    task_options = {"language": language, "text_language": text_language, "question": question, "style": style}
+    _require_text({"task": task, "format": format, "system": system, **task_options})
+    history = () if history is None else history
     check_history(history)
     chat_format = _chat_format(model, task, format)
     longest = BASE_MAX_NEW_TOKENS if chat_format == "raw" else model.config.generation.max_new_tokens
     shortest = 0
-    task_options = {"language": language, "text_language": text_language, "question": question, "style": style}
     if task:
         if prompt:
             raise UsageError("a task brings its own prompt: give --task or --prompt, not both (a question goes into --question)")
@@ -89,6 +91,8 @@ def read_clips(model: QwenAudio, audio: Any) -> list[Clip]:
     if audio is None:
         return []
     single = isinstance(audio, (str, os.PathLike, Clip, np.ndarray)) or hasattr(audio, "read")
+    if not single and not isinstance(audio, Iterable):
+        raise UsageError(f"audio is {kind_of(audio)}, expected a path, a Clip or an array, or a list of them")
     sources = [audio] if single else list(audio)
     if sources:
         model.audio_config()
@@ -97,9 +101,16 @@ def read_clips(model: QwenAudio, audio: Any) -> list[Clip]:
 
 def check_history(history: Any) -> None:
     """Raise UsageError for anything but a list of turns."""
-    turns = [None] if isinstance(history, (str, Mapping)) else history
+    turns = history if isinstance(history, Sequence) and not isinstance(history, str) else [None]
     if not all(isinstance(turn, Mapping) and isinstance(turn.get("query"), str) and isinstance(turn.get("answer"), str) for turn in turns):
         raise UsageError('history must be a list of {"query": text, "audio": [...], "answer": text}')
+
+
+def _require_text(options: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option that is neither text nor left out: what comes from Python may be anything."""
+    for name, text in options.items():
+        if text is not None and not isinstance(text, str):
+            raise UsageError(f"{name} is {kind_of(text)}, expected text")
 
 
 def _chat_format(model: QwenAudio, task: str | None, format: str | None) -> str:

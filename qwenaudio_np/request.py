@@ -79,6 +79,7 @@ def answer(
     timings: dict[str, float] = {}
     with _timed(timings, "audio"):
         ready = prepare(model, prompt, audio, **request)
+    model.check_ids(ready.prompt.ids)  # before sound is encoded, which may take minutes
     if not force:
         _require_memory(model, ready, memory)
     # "interrupted" stands until the last step has set another reason

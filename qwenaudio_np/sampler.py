@@ -75,7 +75,10 @@ def _check(logits: Array) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and math.isfinite(value)
+    try:
+        return isinstance(value, numbers.Real) and math.isfinite(value)
+    except OverflowError:  # a whole number past every float
+        return False
 
 
 def is_whole(value: object) -> bool:

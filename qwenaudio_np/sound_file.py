@@ -27,8 +27,8 @@ BLOCK_VALUES = 1 << 20  # numbers held by one block, all channels together: 8 Mi
 BLOCKS_PER_SECOND = 16  # small blocks, because a decoding error loses the block it happens in
 UNKNOWN_FRAMES = 1 << 62  # libsndfile answers 2^63 - 1 where the header gives no length
 SNIFFED_BYTES = 64
-# Where a header of WAV, AIFF or AU promises more bytes than there are, libsndfile counts those there are, and notes it in its log.
-PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+# Where a header of WAV, RF64, W64, AIFF or AU promises more bytes than there are, libsndfile counts those, and notes it in its log.
+PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 UNKNOWN_BYTES = 0x7FFF0000  # what writes to a pipe cannot know the length, and promises this or more
 
 # What a file that cannot be decoded is, by its first bytes at an offset. files.refuse_impostor knows web pages.

@@ -17,7 +17,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +26,12 @@ import numpy as np
 from qwenaudio_np.audio import Clip
 from qwenaudio_np.cache import KVCache
 from qwenaudio_np.checkpoint import mapped_bytes
-from qwenaudio_np.errors import UsageError
+from qwenaudio_np.errors import UsageError, value_of
 from qwenaudio_np.generate import generate_ids, stop_ids
 from qwenaudio_np.memory import available_bytes, needed_bytes, require_memory
 from qwenaudio_np.ops import widen
 from qwenaudio_np.prepare import prepare, read_clips
-from qwenaudio_np.sampler import greedy
+from qwenaudio_np.sampler import greedy, is_whole
 from qwenaudio_np.wiring import Tap
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def trace(
     (task, format, system, history, ...). `steps` > 0 also generates greedily, at most that many ids, up to a stop id.
     `force`: go on although memory looks too small; of 2048 positions at full size, keys, values and logits alone take 5 GiB.
     """
-    if steps < 0:
-        raise UsageError(f"steps is {steps}, expected 0 or more")
+    if not is_whole(steps) or steps < 0:
+        raise UsageError(f"steps is {value_of(steps)}, expected a whole number, 0 or more")
     if ids is None:
         if prompt is None and not request.get("task"):
             raise UsageError("nothing to trace: give ids, a prompt or a task")
@@ -63,9 +63,10 @@ def trace(
     else:
         if prompt or any(request.values()):
             raise UsageError("ids are a whole prompt already; give ids, or a prompt and its options, not both")
-        if not all(isinstance(id_, (int, np.integer)) for id_ in ids):
+        if not isinstance(ids, Iterable) or not all(map(is_whole, ids)):
             raise UsageError("ids must be whole numbers")
         clips, chat_format, shortest = tuple(read_clips(model, audio)), model.config.generation.chat_format, 0
+    model.check_ids(ids)
     if not force:
         needed = needed_bytes(model.config, _kept_bytes(model, len(ids), clips), len(ids), model.dtype, model.kv)
         require_memory(needed, available_bytes(mapped=mapped_bytes(model.weights)))
@@ -119,7 +120,8 @@ def describe(model: QwenAudio, tensors: dict[str, np.ndarray]) -> dict[str, str]
     from qwenaudio_np import __version__
 
     return {
-        **model.labels,
+        # The name of a folder may hold bytes that are no UTF-8, which the file's header must be.
+        **{name: value.encode("utf-8", "backslashreplace").decode() for name, value in model.labels.items()},
         "order": json.dumps(list(tensors)),
         "config": config,
         "config_sha256": hashlib.sha256(config.encode()).hexdigest(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import qwenaudio_np
 from qwenaudio_np import bench, ops
 from qwenaudio_np.cli import main
 from qwenaudio_np.errors import NumericsError, UsageError
+from qwenaudio_np.prepare import prepare
 from qwenaudio_np.quantised import Quantised
 
 
@@ -72,3 +74,16 @@ def test_the_verb_prints_json_lines_or_a_table(
     assert all(np.isclose(line["ratio"], line["amount"] / line["seconds"] / line["ceiling"]) for line in told)
     assert main(words) == 0
     assert "of plain memory reading" in capsys.readouterr().out
+
+
+def test_a_matrix_of_zeros_is_no_mistake(model: qwenaudio_np.QwenAudio) -> None:
+    name = "transformer.h.0.attn.c_proj.weight"
+    zeros = {**model.weights, name: np.zeros_like(model.weights[name])}
+    bench.validate(model.__class__(model.config, zeros, model.tokenizer, ops))  # type: ignore[arg-type]
+
+
+def test_a_prompt_that_leaves_no_room_to_decode(model: qwenaudio_np.QwenAudio) -> None:
+    length = len(prepare(model, bench.PROMPT, np.zeros(16000, np.float32)).prompt.ids)
+    model.config = replace(model.config, text=replace(model.config.text, max_position_embeddings=length))
+    with pytest.raises(UsageError, match=f"{length} positions"):
+        bench.bench(model, seconds=1.0, new_tokens=2, repeats=1)

@@ -62,6 +62,7 @@ WRONG_WORDS = {
     "stdin for two": (request("-p", "-", "-i", "-"), "stdin", "once"),
     "output is a folder": (request("-p", "x", "-o", "/"), "'/'", "directory"),
     "output in no folder": (request("-p", "x", "-o", "nowhere/answer"), "nowhere'", "does not exist"),
+    "no model's name": (["-p", "x", "--model", ""], "empty", "--model"),
     "output is stdout's sign": (request("-p", "x", "-o", "-"), "./-"),
     "trace without output": (tracing("-p", "x"), "--output"),
     "trace without request": (tracing("-o", "x"), "nothing to do"),

@@ -210,12 +210,12 @@ def test_a_batch_knows_which_rows_speak_and_which_are_notes() -> None:
     assert batch.to(CPU).rows.ids.shape == batch.rows.targets.shape
 
 
-def test_a_later_turns_answer_counts_more() -> None:
+def test_where_a_word_starts_that_a_later_turn_asks_for_counts_more() -> None:
     turns = [("what?", transcript_answer("a b")), ("when?", when_answer("b", 1.0, 1.2))]
     example = chat_example("when?", when_answer("a", 0.4, 0.8), 50, BYTES, turns)
     rows = rows_of([example], [[("a", 0.4, 0.8), ("b", 1.0, 1.2)]], [50], BYTES, np.random.default_rng(0))
-    answers = (*example.earlier, (example.answer, len(example.ids)))
-    assert [rows.weights[0, first - 1 : last - 1].unique().tolist() for first, last in answers] == [[1.0], [SOUGHT], [SOUGHT]]
+    heavy = rows.targets[rows.weights == SOUGHT].tolist()
+    assert BYTES.decode(heavy) == "<|1.00|><|0.40|>" and rows.weights.unique().tolist() == [1.0, SOUGHT]
 
 
 def test_an_answer_is_heard_behind_the_tag_of_its_clip() -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,6 +100,15 @@ def test_unknown_dtype_kv_and_backend() -> None:
         qwenaudio_np.load("x", dtype="float16")
     with pytest.raises(UsageError, match="cuda"):
         qwenaudio_np.load("x", backend="cuda")
+
+
+WRONG: list[dict[str, Any]] = [{"dtype": []}, {"kv": []}, {"backend": 5}, {"weights": 8}, {"path": b"tiny"}, {"path": 123}, {"path": ""}]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_things_of_another_type_are_refused_in_words(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        qwenaudio_np.load(**wrong)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 10**6, True, 1.5])

@@ -130,3 +130,13 @@ def test_an_input_is_no_output(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="would replace"):
             check_output(str(tmp_path / name), ["-", "nowhere", str(tmp_path / "a")])
     check_output(str(tmp_path / "d"), [str(tmp_path / "a")])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="no descriptors by name here")
+def test_a_file_that_a_descriptor_leads_to_is_not_replaced(tmp_path: Path) -> None:
+    """As in `run -o /dev/stdout >> log`."""
+    log = tmp_path / "log"
+    log.write_text("earlier line")
+    with log.open("a") as stream, pytest.raises(UsageError, match="descriptor"):
+        check_output(f"/dev/fd/{stream.fileno()}")
+    assert files_of(tmp_path) == {"log": b"earlier line"}

@@ -233,3 +233,37 @@ def test_results_do_not_share_memory(model: QwenAudio, tone: Path) -> None:
     before = model.generate("why?", [waveform], max_new_tokens=2)
     waveform[:] = 0.5
     assert not np.array_equal(before.clips[0].waveform, waveform)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"history": 5},
+        {"history": [{"query": "q", "audio": 5, "answer": "a"}]},
+        {"audio": 5},
+        {"audio": np.float32(3)},
+        {"system": 5},
+        {"task": ["asr"]},
+        {"format": ["chat"]},
+        {"temperature": 10**400},
+    ],
+)
+def test_things_of_another_type_are_refused_in_words(model: QwenAudio, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="expected|must be"):
+        model.generate("why?", **options)
+    assert model.generate("why?", history=None, max_new_tokens=1).token_ids
+
+
+def test_a_turn_that_is_changed_in_place_is_read_anew(model: QwenAudio, tone: Path, golden: Path) -> None:
+    chat = model.chat()
+    chat.ask("what is it?", audio=[tone], max_new_tokens=2)
+    chat.history[0]["audio"] = [str(golden / "audio/silence.wav")]
+    assert [clip.path for clip in chat.ask("sure?", max_new_tokens=2).clips] == [str(golden / "audio/silence.wav")]
+    chat.history = tuple(chat.history[1:])  # type: ignore[assignment]
+    assert chat.ask("sure?", max_new_tokens=2).clips == [] and len(chat.history) == 2
+
+
+def test_what_is_too_long_is_refused_before_sound_is_encoded(model: QwenAudio, tone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(QwenAudio, "encode_audio", None)
+    with pytest.raises(UsageError, match="expected 1 to 8192"):
+        model.generate("a " * 9000, audio=[tone])

@@ -156,7 +156,7 @@ def test_1024_channels_in_bounded_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
 # --- cut and damaged files ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["flac", "mp3", "ogg", "aiff", "wav", "au"])
+@pytest.mark.parametrize("kind", ["flac", "mp3", "ogg", "aiff", "wav", "rf64", "w64", "au"])
 def test_a_cut_file_gives_what_came_before(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{kind}"
     data = written(path, STEPS, 16_000)

@@ -10,6 +10,7 @@ import pytest
 
 import qwenaudio_np
 from qwenaudio_np import tracing
+from qwenaudio_np.audio import load_clip
 from qwenaudio_np.errors import MismatchError, UsageError
 from qwenaudio_np.tracing import describe
 
@@ -85,12 +86,28 @@ def test_errors(model: qwenaudio_np.QwenAudio, golden: Path) -> None:
         qwenaudio_np.trace(model, ids=[1], prompt="x")
     with pytest.raises(UsageError, match="steps is -1"):
         qwenaudio_np.trace(model, ids=[1], steps=-1)
+    with pytest.raises(UsageError, match="steps is 1.5"):
+        qwenaudio_np.trace(model, ids=[1], steps=1.5)  # type: ignore[arg-type]
+    for ids in (5, [2**70]):
+        with pytest.raises(UsageError, match="ids must be"):
+            qwenaudio_np.trace(model, ids=ids)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="nothing to trace"):
         qwenaudio_np.trace(model)
     with pytest.raises(UsageError, match="whole numbers"):
         qwenaudio_np.trace(model, ids=[1, 2.5])  # type: ignore[list-item]
     with pytest.raises(MismatchError, match="0 audio spans but 1 clips"):
         qwenaudio_np.trace(model, ids=[1], audio=[golden / "audio/tone.wav"])
+
+
+def test_a_clip_that_stands_twice_is_traced_twice(model: qwenaudio_np.QwenAudio, golden: Path) -> None:
+    clip = load_clip(golden / "audio/tone.wav")
+    taps = qwenaudio_np.trace(model, prompt="x", audio=[clip, clip])
+    np.testing.assert_array_equal(taps["audio.0.blocks.0"], taps["audio.1.blocks.0"])
+
+
+def test_a_folders_name_need_not_be_text(model: qwenaudio_np.QwenAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(model.labels, "model", "tiny\udcff")
+    assert describe(model, {})["model"] == "tiny\\udcff"
 
 
 def test_the_description_holds_strings_only(model: qwenaudio_np.QwenAudio) -> None:
