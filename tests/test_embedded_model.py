@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 import qwenaudio_np
 from demo.alignment import timed_words, word_errors
+from demo.evaluate import WHEN_ANSWERED
 from qwenaudio_np import embedded
 from qwenaudio_np.model import QwenAudio
 from qwenaudio_np.tasks import task_prompt
@@ -133,6 +134,17 @@ def test_a_chat_says_words_and_then_when(model: QwenAudio) -> None:
     assert chat.ask("what does the person say?", audio=[CLIP]).text.startswith('The person says: "he was not')
     answer = chat.ask('when does the person say "young"?').text
     assert re.fullmatch(r'The word "young" starts at <\|\d+\.\d\d\|> seconds and ends at <\|\d+\.\d\d\|> seconds\.', answer)
+
+
+def test_a_chat_says_when_a_word_was_said(model: QwenAudio) -> None:
+    off = []
+    for word, (start, end) in zip(("six", "nine", "four"), zip(DIGIT_TIMES[::2], DIGIT_TIMES[1::2], strict=True), strict=True):
+        chat = model.chat()
+        chat.ask("what does the person say?", audio=[DIGITS])
+        answer = WHEN_ANSWERED.fullmatch(chat.ask(f'when does the person say "{word}"?').text)
+        assert answer and answer["word"] == word
+        off += [abs(float(answer["start"]) - start), abs(float(answer["end"]) - end)]
+    assert np.mean(off) <= 0.1
 
 
 def test_the_command_answers_without_a_model_named_and_says_which_one_does(run: Run) -> None:
