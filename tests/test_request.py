@@ -249,7 +249,7 @@ def test_results_do_not_share_memory(model: QwenAudio, tone: Path) -> None:
     ],
 )
 def test_things_of_another_type_are_refused_in_words(model: QwenAudio, options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="expected|must be"):
+    with pytest.raises(UsageError, match=r"expected|must be"):
         model.generate("why?", **options)
     assert model.generate("why?", history=None, max_new_tokens=1).token_ids
 
