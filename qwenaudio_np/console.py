@@ -148,10 +148,6 @@ class Careless:
     def flush(self) -> None:
         """Everything is flushed as it is written."""
 
-    def isatty(self) -> bool:
-        """Whether somebody watches the bar move."""
-        return sys.stderr is not None and sys.stderr.isatty()
-
     def fileno(self) -> int:
         """By which the terminal's width is found."""
         return 2

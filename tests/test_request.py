@@ -256,7 +256,9 @@ def test_things_of_another_type_are_refused_in_words(model: QwenAudio, options: 
 
 def test_a_turn_that_is_changed_in_place_is_read_anew(model: QwenAudio, tone: Path, golden: Path) -> None:
     chat = model.chat()
+    history = chat.history
     chat.ask("what is it?", audio=[tone], max_new_tokens=2)
+    assert chat.history is history
     chat.history[0]["audio"] = [str(golden / "audio/silence.wav")]
     assert [clip.path for clip in chat.ask("sure?", max_new_tokens=2).clips] == [str(golden / "audio/silence.wav")]
     chat.history = tuple(chat.history[1:])  # type: ignore[assignment]
