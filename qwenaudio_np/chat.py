@@ -33,7 +33,7 @@ class Chat:
         """Ask in the light of all turns so far. `options`: those of `QwenAudio.generate`."""
         clips = read_clips(self.model, audio)
         check_history(self.history)
-        if not isinstance(self.history, list):  # whoever put turns in may have given a tuple
+        if type(self.history) is not list:  # whoever put turns in may have given a tuple
             self.history = list(self.history)
         self._heard = [(turn, _named(turn), self._clips_of(turn)) for turn in self.history]
         turns = [{**turn, "audio": heard} for turn, _, heard in self._heard]
