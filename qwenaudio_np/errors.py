@@ -6,6 +6,8 @@ The command line prints it after `error: ` and exits with the class's status; no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 LONGEST_SHOWN = 1000  # characters of a name in a message
 
 
@@ -74,6 +76,13 @@ def shown_size(count: int) -> str:
         if count >= size:
             return f"{count / size:.2f} {unit}"
     return f"{count} bytes"
+
+
+def require_text(options: Mapping[str, object]) -> None:
+    """Raise UsageError for an option that is neither text nor left out: what comes from Python may be anything."""
+    for name, text in options.items():
+        if text is not None and not isinstance(text, str):
+            raise UsageError(f"{name} is {kind_of(text)}, expected text")
 
 
 def kind_of(value: object) -> str:

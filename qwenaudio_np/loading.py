@@ -13,7 +13,7 @@ from qwenaudio_np.cache import KEPT, usually_kept
 from qwenaudio_np.checkpoint import load_weights
 from qwenaudio_np.config import ModelConfig, load_config
 from qwenaudio_np.embedded import model_folder
-from qwenaudio_np.errors import MismatchError, UsageError, kind_of, shown
+from qwenaudio_np.errors import MismatchError, UsageError, kind_of, require_text, shown
 from qwenaudio_np.model import QwenAudio
 from qwenaudio_np.recoding import Progress
 from qwenaudio_np.special_tokens import AUDIO_START, SPECIAL_TOKENS, TEXT_TOKENS
@@ -47,10 +47,9 @@ def load(
     bfloat16 beside weights of 8 or 4 bits in float32 arithmetic).
     Raises a QwenAudioError that says what is wrong with the folder.
     """
-    given = {"path": path, "backend": backend, "dtype": dtype, "weights": weights, "kv": kv}
-    for name, value in given.items():  # what comes from Python may be anything
-        if value is not None and not isinstance(value, (str, os.PathLike) if name == "path" else str):
-            raise UsageError(f"{name} is {kind_of(value)}, expected {'a folder' if name == 'path' else 'text'}")
+    require_text({"backend": backend, "dtype": dtype, "weights": weights, "kv": kv})
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"path is {kind_of(path)}, expected a folder")
     if dtype not in DTYPES:
         raise UsageError(f"dtype is {shown(dtype)}, expected float32 or float64")
     if kv is not None and kv not in KEPT:

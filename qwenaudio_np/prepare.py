@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwenaudio_np.audio import Clip
-from qwenaudio_np.errors import UsageError, kind_of, shown, value_of
+from qwenaudio_np.errors import UsageError, kind_of, require_text, shown, value_of
 from qwenaudio_np.prompt import DEFAULT_SYSTEM, Prompt, PromptWarning, Turn, base_prompt, chat_prompt
 from qwenaudio_np.sampler import is_whole
 from qwenaudio_np.sources import as_clip
@@ -55,7 +55,7 @@ def prepare(
     if not isinstance(prompt, str):
         raise UsageError(f"the prompt is {kind_of(prompt)}, expected text")
     task_options = {"language": language, "text_language": text_language, "question": question, "style": style}
-    _require_text({"task": task, "format": format, "system": system, **task_options})
+    require_text({"task": task, "format": format, "system": system, **task_options})
     history = () if history is None else history
     check_history(history)
     chat_format = _chat_format(model, task, format)
@@ -104,13 +104,6 @@ def check_history(history: Any) -> None:
     turns = history if isinstance(history, Sequence) and not isinstance(history, str) else [None]
     if not all(isinstance(turn, Mapping) and isinstance(turn.get("query"), str) and isinstance(turn.get("answer"), str) for turn in turns):
         raise UsageError('history must be a list of {"query": text, "audio": [...], "answer": text}')
-
-
-def _require_text(options: Mapping[str, Any]) -> None:
-    """Raise UsageError for an option that is neither text nor left out: what comes from Python may be anything."""
-    for name, text in options.items():
-        if text is not None and not isinstance(text, str):
-            raise UsageError(f"{name} is {kind_of(text)}, expected text")
 
 
 def _chat_format(model: QwenAudio, task: str | None, format: str | None) -> str:
