@@ -64,13 +64,18 @@ class Ear(nn.Module):
 
     def forward(self, mel: Tensor, positions: Tensor) -> Tensor:
         """mel [clips, 80, 2T], 0 behind a clip's end, positions [clips] (how many of T are real) -> [clips, T // 2, hidden]."""
+        x = self.states(mel, positions, len(self.blocks))
+        pooled = F.avg_pool1d(x.transpose(1, 2), 2).transpose(1, 2)
+        return self.proj(self.ln_post(pooled))
+
+    def states(self, mel: Tensor, positions: Tensor, blocks: int) -> Tensor:
+        """What the first `blocks` blocks make of mel: [clips, T, state]."""
         x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
         x = x + self.positional_embedding[: x.shape[1]]
         mask = (torch.arange(x.shape[1], device=x.device) < positions[:, None])[:, None, None]
-        for block in self.blocks:
+        for block in self.blocks[:blocks]:
             x = block(x, mask)
-        pooled = F.avg_pool1d(x.transpose(1, 2), 2).transpose(1, 2)
-        return self.proj(self.ln_post(pooled))
+        return x
 
 
 class RMSNorm(nn.Module):

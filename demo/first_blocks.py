@@ -1,0 +1,168 @@
+"""Notes for the encoder's first blocks: `python -m demo.first_blocks --data build/demo --start MODEL --minutes 17 OUT`.
+
+Whisper's blocks lose what tells notes apart: a small convolutional network that learned from what the convolutions make of 8,000 notes
+named the family of 95 % of the notes that training keeps for the test; from what two blocks make of them 93 %, from what four do 85 %.
+So the convolutions and the first BLOCKS blocks learn here, alone, what a note is, read off the mean of what they give by a layer that is
+thrown away; what they give of speech and scenes is held to what it was. A second of sound takes a third of the whole encoder's
+time, and nothing of it is spent on words. The blocks behind them have yet to learn to pass it on: `python -m demo.train --start OUT`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from demo import export, sizes, sounds, words
+from demo.augment import augment, covered
+from demo.batches import heard, kept
+from demo.clip_store import RATE
+from demo.examples import Entry
+from demo.front_end import log_mel
+from demo.music import FAMILIES
+from demo.notes import KEYS, played
+from demo.progress import Means, Run, schedule
+from demo.sounds import Cut
+from demo.twin import Twin
+from qwenaudio_np.audio import position_count
+
+BLOCKS = 2  # that learn
+NOTES, OTHERS = 56, 30 * RATE  # of a step: notes, and samples of speech and scenes (their neighbours in length)
+SHORT, SECONDS, LEAD = 0.8, (0.5, 1.2), 0.25  # share of the notes that are cut short, behind their attack; most silence before it
+LOW, LOW_TIMES = 48, 2.0  # notes below this pitch come as often again: they are hardest to tell
+CHANGED = 0.2  # share of the notes that a room, a microphone or noise changes
+HELD = 50.0  # weight of what speech and scenes have moved, as a share of what they were
+REPORT_EVERY = 50  # steps
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Rows of sound."""
+
+    cuts: list[Cut]
+    samples: list[int]  # how long each row is
+    kept: list[bool]  # whether its loudness and sound must stay
+
+
+class FirstBlocks(Run):
+    """The twin, of which the first blocks learn; the twin as it was; the layer that reads notes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.twin, self.before = Twin.from_checkpoint(folder), Twin.from_checkpoint(folder).requires_grad_(False)
+        self.read = nn.Linear(sizes.STATE, 2 * KEYS + len(FAMILIES))
+        nn.init.zeros_(self.read.weight)
+        learn = ("audio.conv", *(f"audio.blocks.{number}." for number in range(BLOCKS)))
+        for name, parameter in self.twin.named_parameters():
+            parameter.requires_grad_(name.startswith(learn))
+        parts = [parameter for parameter in self.twin.parameters() if parameter.requires_grad]
+        adam = torch.optim.AdamW([*parts, *self.read.parameters()], betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        super().__init__({"twin": self.twin, "read": self.read, "adam": adam})
+
+    def losses(self, notes: tuple[Tensor, Tensor], told: Tensor, others: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Three cross entropies of the notes, told [notes, 3]; and how far the others have moved. Sounds: mel and positions."""
+        states, inside = states_of(self.twin, notes)
+        mean = (F.layer_norm(states, (sizes.STATE,)) * inside[..., None]).sum(1) / inside.sum(1, keepdim=True)
+        scores = self.read(mean).split([KEYS, KEYS, len(FAMILIES)], 1)
+        now, real = states_of(self.twin, others)
+        with torch.no_grad():
+            was, _ = states_of(self.before, others)
+        return {
+            "note": torch.stack([F.cross_entropy(part, told[:, k]) for k, part in enumerate(scores)]).sum(),
+            "moved": (now - was)[real].square().sum() / was[real].square().sum(),
+        }
+
+
+def states_of(twin: Twin, sound: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """What the first blocks make of mel and positions: [rows, T, state], and which of T are real."""
+    mel, positions = sound
+    with torch.autocast("cpu", torch.bfloat16):
+        states = twin.audio.states(mel, positions, BLOCKS).float()
+    return states, torch.arange(states.shape[1]) < positions[:, None]
+
+
+def main() -> None:
+    """Train until the minutes are over, and write the model."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("build/demo"))
+    parser.add_argument("--start", type=Path, required=True, help="an exported model to begin from")
+    parser.add_argument("--minutes", type=float, default=17.0, help="how long in all (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=6e-4, help="largest learning rate (default: %(default)s)")
+    parser.add_argument("out", type=Path, help="folder of the model to write, made if it is missing")
+    arguments = parser.parse_args()
+    torch.manual_seed(1)
+    run, mark = FirstBlocks(arguments.start), arguments.data / "first_blocks.pt"
+    run.load(mark)
+    entries, heard_ = sounds.labels(arguments.data), sounds.read(arguments.data, torch.device("cpu"))
+    draw, means = Draw(entries, heard_, np.random.default_rng([17, run.step])), Means()
+    while run.minutes < arguments.minutes:
+        notes, told = draw.notes()
+        found = run.losses(spectrogram(heard_, notes), told, spectrogram(heard_, draw.others()))
+        run.learn(found["note"] + HELD * found["moved"], arguments.rate * schedule(run.minutes / arguments.minutes), [run.twin])
+        means.add(found)
+        if run.step % REPORT_EVERY == 0:
+            print(f"{run.minutes:.2f} min, step {run.step}: {means.shown()}", flush=True)
+        run.save_now_and_then(mark)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    export.write(arguments.out, run.twin.state_dict(), arguments.data / words.FILE)
+
+
+class Draw:
+    """What a step hears: notes, most of them cut short behind their attack, and clips of other kinds."""
+
+    def __init__(self, entries: list[Entry], heard_: Tensor, random: Generator) -> None:
+        self.random = random
+        self.played = [entry | {"attack": attack(heard_, entry)} for entry in entries if entry["kind"] == "note"]
+        self.rest = sorted((entry for entry in entries if entry["kind"] != "note"), key=lambda entry: float(entry["samples"]))
+        odds = np.array([LOW_TIMES if entry["pitch"] < LOW else 1.0 for entry in self.played])
+        self.odds = odds / odds.sum()
+
+    def notes(self) -> tuple[Clips, Tensor]:
+        """NOTES of them, and each one's pitch, velocity and family's number [notes, 3]."""
+        drawn = [self._short(self.played[k]) for k in self.random.choice(len(self.played), NOTES, p=self.odds)]
+        rows = [heard([entry], 0, self.random) for entry in drawn]
+        cuts = [Cut(cut.start, cut.count, cut.speed, k, cut.at) for k, row in enumerate(rows) for cut in row.cuts]
+        told = torch.tensor([played(row.entry) for row in rows])
+        return Clips(cuts, [row.samples for row in rows], [True] * len(rows)), told
+
+    def _short(self, entry: Entry) -> Entry:
+        if self.random.random() >= SHORT:
+            return entry
+        first = max(0, entry["attack"] - int(self.random.uniform(0.0, LEAD) * RATE))
+        end = entry["attack"] + int(self.random.uniform(*SECONDS) * RATE)
+        return entry | {"start": entry["start"] + first, "samples": min(entry["samples"], end) - first}
+
+    def others(self) -> Clips:
+        """About OTHERS samples of clips that are equally long, as they are."""
+        first = int(self.random.integers(len(self.rest)))
+        count = max(1, int(OTHERS // self.rest[first]["samples"]))
+        rows = self.rest[first : first + count]
+        cuts = [Cut(entry["start"], entry["samples"], 1.0, k, 0) for k, entry in enumerate(rows)]
+        return Clips(cuts, [cut.length for cut in cuts], [kept(entry) for entry in rows])
+
+
+def attack(heard_: Tensor, entry: Entry) -> int:
+    """The first sample of a clip that is louder than a 200th of its loudest, counted from the clip's start."""
+    loudness = heard_[entry["start"] : entry["start"] + entry["samples"]].int().abs()
+    return int((loudness >= loudness.max() / 200).int().argmax())
+
+
+@torch.no_grad()
+def spectrogram(heard_: Tensor, clips: Clips) -> tuple[Tensor, Tensor]:
+    """mel [rows, 80, frames] and positions [rows]; what need not be kept is changed as in training, of the rest a share."""
+    samples, same = torch.tensor(clips.samples), torch.tensor(clips.kept)
+    positions = torch.tensor([position_count(count) for count in clips.samples])
+    waves = sounds.rows(heard_, clips.cuts, (len(samples), max(clips.samples)))
+    changed = ~same | (torch.rand(len(samples)) < CHANGED)
+    if changed.any():
+        waves[changed] = augment(waves[changed], samples[changed], same[changed])
+    return covered(log_mel(waves, 2 * positions), 2 * positions, same), positions
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Notes for the encoder's first blocks: where a note begins, what is drawn, what is held, and who learns."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is for training only; pip install '.[train]'")
+
+from demo import first_blocks, pack, sounds, words  # noqa: E402
+from demo.clip_store import RATE, ClipStore  # noqa: E402
+from demo.twin import Twin  # noqa: E402
+from qwenaudio_np.embedded import FOLDER  # noqa: E402
+
+QUIET = RATE // 2  # samples before a note
+
+
+def data(folder: Path) -> Path:
+    """Two notes, one of them low, behind silence; two clips of speech of other lengths, and silence."""
+    sound = 0.3 * np.sin(np.arange(RATE) / 9.0)
+    note = np.concatenate([np.zeros(QUIET), sound, sound])
+    (folder / "packs").mkdir()
+    clips = {
+        "a": [("words", sound, {}), ("words", np.concatenate([sound, sound]), {}), ("scene", 0 * sound, {})],
+        "b": [("note", note, {"pitch": pitch, "velocity": 25, "instrument": "flute"}) for pitch in (36, 69)],
+    }
+    for source, each in clips.items():
+        for number, (kind, wave, more) in enumerate(each):
+            text = "silence" if kind == "scene" else "one"
+            ClipStore(folder, source).write(number, wave, kind=kind, text=text, voice="v", split="train", **more)
+        pack.write((folder, source, 0))
+        pack.write_labels(folder, source)
+    shutil.copy(FOLDER / words.FILE, folder / words.FILE)
+    return folder
+
+
+def test_a_note_begins_where_it_is_first_loud() -> None:
+    wave = torch.zeros(100, dtype=torch.int16)
+    wave[30:] = torch.tensor([3, 40, -20000, *[9] * 67], dtype=torch.int16)
+    assert first_blocks.attack(wave, {"start": 10, "samples": 80}) == 22  # 3 and 40 are below 20000 / 200
+    assert first_blocks.attack(wave, {"start": 0, "samples": 20}) == 0
+
+
+def test_notes_are_cut_short_behind_their_attack(tmp_path: Path) -> None:
+    folder = data(tmp_path)
+    heard = sounds.read(folder, torch.device("cpu"))
+    draw = first_blocks.Draw(sounds.labels(folder), heard, np.random.default_rng(0))
+    assert all(abs(entry["attack"] - QUIET) < 2048 for entry in draw.played)  # the codec spreads it over a block
+    assert draw.odds == pytest.approx([2 / 3, 1 / 3])
+    clips, told = draw.notes()
+    assert told.shape == (first_blocks.NOTES, 3) and len(clips.samples) == first_blocks.NOTES and all(clips.kept)
+    starts = {entry["start"]: entry for entry in draw.played}
+    short = [cut for cut in clips.cuts if cut.start not in starts]
+    assert 0.6 < len(short) / len(clips.cuts) < 0.95
+    for cut in short:
+        entry = max((entry for start, entry in starts.items() if start <= cut.start), key=lambda entry: entry["start"])
+        attack = entry["start"] + entry["attack"]
+        assert 0 <= attack - cut.start <= first_blocks.LEAD * RATE
+        assert 0.49 * RATE < cut.start + cut.count - attack <= 1.2 * RATE
+
+
+def test_what_is_no_note_comes_with_its_neighbours_in_length(tmp_path: Path) -> None:
+    folder = data(tmp_path)
+    draw = first_blocks.Draw(sounds.labels(folder), sounds.read(folder, torch.device("cpu")), np.random.default_rng(0))
+    clips = draw.others()
+    assert 1 <= len(clips.cuts) <= 3 and clips.samples == sorted(clips.samples)
+    assert [cut.row for cut in clips.cuts] == list(range(len(clips.cuts)))
+
+
+def test_the_first_blocks_learn_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command, from packed clips to a model: the note's loss falls, and no number behind the first blocks is another."""
+    folder, out = data(tmp_path), tmp_path / "out"
+    monkeypatch.setattr(first_blocks, "NOTES", 4)
+    monkeypatch.setattr(first_blocks, "REPORT_EVERY", 1)
+    monkeypatch.setattr(first_blocks, "schedule", lambda share: 1.0)
+    monkeypatch.setattr(first_blocks.FirstBlocks, "minutes", property(lambda run: float(run.step >= 8)))
+    command = ["first_blocks", "--data", str(folder), "--start", str(FOLDER), "--minutes", "1", "--rate", "3e-4", str(out)]
+    monkeypatch.setattr(sys, "argv", command)
+    first_blocks.main()
+    lines = capsys.readouterr().out.splitlines()
+    found = [float(line.split("note ")[1].split(",")[0]) for line in lines]
+    assert len(found) == 8 and found[-1] < 0.9 * found[0]
+    assert lines[0].endswith("moved 0.000")  # it is the model it began from
+    old, new = Twin.from_checkpoint(FOLDER).state_dict(), Twin.from_checkpoint(out).state_dict()
+    moved = {name for name in old if not torch.equal(old[name], new[name])}
+    first = tuple(f"audio.{part}" for part in ("conv1", "conv2", "blocks.0.", "blocks.1."))
+    assert moved and all(name.startswith(first) for name in moved)
+    assert "audio.blocks.1.mlp.2.weight" in moved and "audio.conv1.weight" in moved
