@@ -1,7 +1,7 @@
 """Notes for the encoder's first blocks: `python -m demo.first_blocks --data build/demo --start MODEL --minutes 17 OUT`.
 
-Whisper's blocks lose what tells notes apart: a small convolutional network that learned from what the convolutions make of 8,000 notes
-named the family of 95 % of the notes that training keeps for the test; from what two blocks make of them 93 %, from what four do 85 %.
+Whisper's blocks lose a part of what tells notes apart: a small convolutional network that learned from what the convolutions make of
+8,000 notes named the family of 95 % of the notes that training keeps for the test; from what two blocks make of them 93 %, four 85 %.
 So the convolutions and the first BLOCKS blocks learn here, alone, what a note is, read off the mean of what they give by a layer that is
 thrown away; what they give of speech and scenes is held to what it was. A second of sound takes a third of the whole encoder's
 time, and nothing of it is spent on words. The blocks behind them have yet to learn to pass it on: `python -m demo.train --start OUT`.
