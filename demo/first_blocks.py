@@ -96,7 +96,8 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of the model to write, made if it is missing")
     arguments = parser.parse_args()
     torch.manual_seed(1)
-    run, mark = FirstBlocks(arguments.start), arguments.data / "first_blocks.pt"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    run, mark = FirstBlocks(arguments.start), arguments.out.with_suffix(".pt")
     run.load(mark)
     entries, heard_ = sounds.labels(arguments.data), sounds.read(arguments.data, torch.device("cpu"))
     draw, means = Draw(entries, heard_, np.random.default_rng([17, run.step])), Means()
@@ -108,7 +109,6 @@ def main() -> None:
         if run.step % REPORT_EVERY == 0:
             print(f"{run.minutes:.2f} min, step {run.step}: {means.shown()}", flush=True)
         run.save_now_and_then(mark)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     export.write(arguments.out, run.twin.state_dict(), arguments.data / words.FILE)
 
 
