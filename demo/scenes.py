@@ -1,24 +1,29 @@
 """What kind of sound is it: speech, music, noise or silence? `python -m demo.scenes --data build/demo`.
 
-Sources `scene_<kind>` for training and `scene_<kind>_test`. Run it after demo.speech and demo.real: the speech is cut from their clips.
+Sources `scene_<kind>` for training and `scene_<kind>_test`; music and noise once more as they are in the data of games (recordings.py),
+`scene_recorded_<kind>`. Run it after demo.speech and demo.real: the speech is cut from their clips.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from demo.clip_store import RATE, ClipStore, data_argument, read_clip, read_labels
+from demo.clip_store import RATE, ClipStore, read_clip, read_labels
 from demo.noises import at_level, noise, silence, unit
 from demo.phrases import phrase
+from demo.recordings import recorded
 from demo.synthesiser import FONTS, Synthesiser
 
 TRAIN_CLIPS, TEST_CLIPS = 400, 60  # of each kind
+RECORDED_CLIPS = 1200  # of each kind that is recorded, for training
 SHORTEST, LONGEST = 2.0, 6.0  # seconds
 TEST_SPEECH = "asterisk_prompts"
 
@@ -80,33 +85,38 @@ def generator(source: str, index: int) -> np.random.Generator:
     return np.random.default_rng([zlib.crc32(source.encode()), index])
 
 
-def maker(kind: str, data: Path) -> Maker:
-    """What makes the clips of one kind."""
+def maker(kind: str, data: Path, root: Path) -> Maker:
+    """What makes the clips of one kind; `root`: where the games' data are."""
     if kind == "music":
         return music_maker()
     if kind == "speech":
         return speech_maker(data)
+    if kind.startswith("recorded_"):
+        return partial(recorded, root, kind.removeprefix("recorded_"))
     return {"noise": noise, "silence": silence}[kind]
 
 
 def write_clips(data: Path, kind: str, make: Maker, test: bool) -> None:
     """Make the missing clips of one source."""
     source = f"scene_{kind}_test" if test else f"scene_{kind}"
-    store = ClipStore(data, source)
-    for index in store.missing(TEST_CLIPS if test else TRAIN_CLIPS):
+    store, name = ClipStore(data, source), kind.removeprefix("recorded_")
+    for index in store.missing(TEST_CLIPS if test else TRAIN_CLIPS if name == kind else RECORDED_CLIPS):
         draw = generator(source, index)
         voice, samples = make(draw, round(draw.uniform(SHORTEST, LONGEST) * RATE), test)
-        labels: dict[str, Any] = {"kind": "scene", "text": kind, "voice": voice, "split": "test" if test else "train"}
+        labels: dict[str, Any] = {"kind": "scene", "text": name, "voice": voice, "split": "test" if test else "train"}
         store.write(index, samples, **labels)
 
 
 def main() -> None:
-    """Write all eight sources, speech last."""
-    data = data_argument(__doc__)
-    for kind in ("noise", "silence", "music", "speech"):
-        make = maker(kind, data)
+    """Write all twelve sources, speech last."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("build/demo"), help="where clips are kept (default: %(default)s)")
+    parser.add_argument("--root", type=Path, default=Path("/"), help="where the games' packages are unpacked (default: %(default)s)")
+    arguments = parser.parse_args()
+    for kind in ("noise", "silence", "music", "recorded_noise", "recorded_music", "speech"):
+        make = maker(kind, arguments.data, arguments.root)
         for test in (False, True):
-            write_clips(data, kind, make, test)
+            write_clips(arguments.data, kind, make, test)
 
 
 if __name__ == "__main__":

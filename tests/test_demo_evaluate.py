@@ -44,7 +44,7 @@ def test_what_strings_teach_is_told_by_the_words(text: str, total: str) -> None:
 
 def test_sentences_and_synthetic_strings_are_all_taught() -> None:
     assert rows(entry("read", "a conference"), "librivox")[1] == "read: all people"
-    assert rows(entry("words", "seven"), "kal-words")[1] == "words: all synthetic voices"
+    assert rows(entry("words", "seven"), "ked-words")[1] == "words: all synthetic voices"
     assert rows(entry("note", "flute", "unseen_pitch"), "notes_test") == ["note: notes_test, unseen_pitch", "note: all"]
 
 

@@ -16,7 +16,7 @@ import soundfile
 
 from demo.speech import LONGEST, SHORTEST, SOURCES, Source, write
 from demo.texts import is_held_out
-from demo.voices import RATE, Speech
+from demo.voices import RATE, RHVoice, Speech
 
 NUMBERS = ["abcdefghijkl"[index % 12] * (index + 3) for index in range(60)]
 PIECES = [(f"this is piece number {number}", f"This is piece number {number}.") for number in NUMBERS]
@@ -91,3 +91,12 @@ def test_no_speaker_is_in_both_splits() -> None:
         kind = getattr(entry.voice, "func", entry.voice)
         speakers[entry.split] |= {(kind, name) for name in (arguments[0] if arguments else kind.speakers)}
     assert speakers["train"] and speakers["test"] and not speakers["train"] & speakers["test"]
+
+
+def test_a_line_that_rhvoice_has_nothing_to_say_for_gives_no_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "RHVoice-test"  # the real one writes no file then
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(ValueError, match=r"nothing to say for '_\.'"):
+        RHVoice(("bdl",)).say("_.", "bdl", np.random.default_rng(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +133,7 @@ def test_telephone_strings_hold_letters_dates_spelling_and_repeated_words() -> N
 
 def test_no_word_of_the_strings_is_left_out_for_sounding_like_another() -> None:
     assert {"two", "four", "eight", "b", "c", "no", "right", "close"} <= word_strings.STRING_WORDS
+    assert all(re.fullmatch("[a-z]+", word) for word in word_strings.STRING_WORDS)
     assert not (word_strings.SOUND_LIKE_STRING_WORDS & {*word_strings.DIGITS, *word_strings.LETTERS, *word_strings.COMMANDS})
 
 
