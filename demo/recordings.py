@@ -47,14 +47,13 @@ TRIES = 20
 def sounds_of(root: Path, kind: str, test: bool) -> list[Path]:
     """The files of a kind, "music" or "noise".
 
-    Raises FileNotFoundError where there are none.
+    Raises FileNotFoundError where a game is missing: with fewer of them a kind would be less wide, and nobody would know.
     """
     folders = [root / GAMES / folder for folder in (MUSIC if kind == "music" else NOISE)["test" if test else "train"]]
+    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise FileNotFoundError(f"no {', '.join(missing)}: install their packages (demo/SOURCES.md), or unpack them and give --root")
     files = sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in ENDINGS and path.stat().st_size > 0)
-    found = [path for path in files if kind == "music" or NOISES.fullmatch(path.stem)]
-    if not found:
-        raise FileNotFoundError(f"none of {', '.join(map(str, folders))}: install their packages (demo/SOURCES.md)")
-    return found
+    return [path for path in files if kind == "music" or NOISES.fullmatch(path.stem)]
 
 
 def cut(path: Path, draw: np.random.Generator, count: int) -> np.ndarray:

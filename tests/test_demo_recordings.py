@@ -28,6 +28,8 @@ def written(root: Path, name: str, seconds: float, rate: int = RATE, channels: i
 
 @pytest.fixture
 def games(tmp_path: Path) -> Path:
+    for folder in (folder for kinds in (recordings.MUSIC, recordings.NOISE) for folders in kinds.values() for folder in folders):
+        (tmp_path / recordings.GAMES / folder).mkdir(parents=True, exist_ok=True)
     for name in ("lincity-ng/music/a/song.ogg", "colobot/music/song.wav", "lincity-ng/sounds/Farm2.wav", "etr/sounds/snow_slide.wav"):
         written(tmp_path, name, 9.0)
     for name in ("lincity-ng/sounds/SportsCroud1.wav", "lincity-ng/sounds/Monument2.wav", "etr/sounds/pickup1.wav"):
@@ -53,9 +55,10 @@ def test_no_game_is_heard_both_in_training_and_in_the_test_of_a_kind() -> None:
         assert train and test and not train & test
 
 
-def test_without_a_game_the_folders_and_what_to_do_are_told(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"colobot/music.*install their packages"):
-        recordings.sounds_of(tmp_path, "music", True)
+def test_without_one_game_its_folder_and_what_to_do_are_told(games: Path) -> None:
+    (games / recordings.GAMES / "trackballs/music").rmdir()
+    with pytest.raises(FileNotFoundError, match=r"^no [^,]*trackballs/music: install their packages"):
+        recordings.sounds_of(games, "music", True)
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (44100, 2), (8000, 1)])
