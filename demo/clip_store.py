@@ -78,6 +78,11 @@ def read_clip(path: Path) -> np.ndarray:
 
 def data_argument(description: str | None) -> Path:
     """The folder named by `--data` on the command line, for the scripts that take nothing else."""
+    return Path(data_parser(description).parse_args().data)
+
+
+def data_parser(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a script that writes clips: `--data`, to which it may add more."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, default=Path("build/demo"), help="where clips are kept (default: %(default)s)")
-    return parser.parse_args().data
+    return parser

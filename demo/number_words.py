@@ -5,7 +5,7 @@ from __future__ import annotations
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 )
-_TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety"
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 ONES, TENS = _ONES.split(), _TENS.split()
 LARGEST = 999_999_999
 _IRREGULAR = {
@@ -20,7 +20,7 @@ def cardinal(number: int, with_and: bool = True) -> str:
     if number < 20:
         return ONES[number]
     if number < 100:
-        return TENS[number // 10] + (f" {ONES[number % 10]}" if number % 10 else "")
+        return TENS[number // 10 - 2] + (f" {ONES[number % 10]}" if number % 10 else "")
     for size, name in ((1_000_000, "million"), (1000, "thousand"), (100, "hundred")):
         if number >= size:
             rest = number % size

@@ -6,7 +6,6 @@ Sources `scene_<kind>` for training and `scene_<kind>_test`; music and noise onc
 
 from __future__ import annotations
 
-import argparse
 import random
 import zlib
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from demo.clip_store import RATE, ClipStore, read_clip, read_labels
+from demo.clip_store import RATE, ClipStore, data_parser, read_clip, read_labels
 from demo.noises import at_level, noise, silence, unit
 from demo.phrases import phrase
 from demo.recordings import recorded
@@ -109,8 +108,7 @@ def write_clips(data: Path, kind: str, make: Maker, test: bool) -> None:
 
 def main() -> None:
     """Write all twelve sources, speech last."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("build/demo"), help="where clips are kept (default: %(default)s)")
+    parser = data_parser(__doc__)
     parser.add_argument("--root", type=Path, default=Path("/"), help="where the games' packages are unpacked (default: %(default)s)")
     arguments = parser.parse_args()
     for kind in ("noise", "silence", "music", "recorded_noise", "recorded_music", "speech"):

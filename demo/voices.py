@@ -52,6 +52,21 @@ def _at_rate(samples: Samples, rate: int) -> Samples:
     return samples if rate == RATE else soxr.resample(samples, rate, RATE)
 
 
+SAID = "said.wav"  # what the programs write
+
+
+def _spoken(command: list[str], line: str, speaker: str, typed: str = "") -> Speech:
+    """What a program writes to SAID for a line, which it may want to have `typed`.
+
+    Raises ValueError where it writes nothing: there was nothing to say.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(command, input=typed, text=True, check=True, cwd=folder)
+        if not Path(folder, SAID).exists():
+            raise ValueError(f"{command[0]} has nothing to say for {line!r}")
+        return Speech(_read(Path(folder, SAID)), speaker)
+
+
 FLITE_PITCH = {"rms": 105.0, "awb": 125.0, "slt": 170.0, "kal16": 105.0}  # Hz, each speaker's own
 
 
@@ -63,11 +78,8 @@ class Flite:
 
     def say(self, line: str, speaker: str, rng: np.random.Generator) -> Speech:
         stretch, pitch = rng.uniform(0.85, 1.2), FLITE_PITCH[speaker] * rng.uniform(0.85, 1.2)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "said.wav")
-            settings = ["--setf", f"duration_stretch={stretch:.3f}", "--setf", f"int_f0_target_mean={pitch:.1f}"]
-            subprocess.run(["flite", "-voice", speaker, *settings, "-t", line, "-o", str(path)], check=True, stdin=subprocess.DEVNULL)
-            return Speech(_read(path), f"flite-{speaker}")
+        settings = ["--setf", f"duration_stretch={stretch:.3f}", "--setf", f"int_f0_target_mean={pitch:.1f}"]
+        return _spoken(["flite", "-voice", speaker, *settings, "-t", line, "-o", SAID], line, f"flite-{speaker}")
 
 
 class Espeak:
@@ -78,10 +90,7 @@ class Espeak:
 
     def say(self, line: str, speaker: str, rng: np.random.Generator) -> Speech:
         pace, pitch = rng.integers(135, 200), rng.integers(30, 65)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "said.wav")
-            subprocess.run(["espeak-ng", "-v", speaker, "-s", str(pace), "-p", str(pitch), "-w", str(path), "--", line], check=True)
-            return Speech(_read(path), f"espeak-{speaker}")
+        return _spoken(["espeak-ng", "-v", speaker, "-s", str(pace), "-p", str(pitch), "-w", SAID, "--", line], line, f"espeak-{speaker}")
 
 
 class RHVoice:
@@ -92,13 +101,8 @@ class RHVoice:
 
     def say(self, line: str, speaker: str, rng: np.random.Generator) -> Speech:
         pace, pitch = rng.integers(80, 126), rng.integers(85, 119)  # percent
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "said.wav")
-            command = ["RHVoice-test", "-p", speaker, "-r", str(pace), "-t", str(pitch), "-o", str(path)]
-            subprocess.run(command, input=line + "\n", text=True, check=True)
-            if not path.exists():
-                raise ValueError(f"RHVoice has nothing to say for {line!r}")
-            return Speech(_read(path), f"rhvoice-{speaker}")
+        command = ["RHVoice-test", "-p", speaker, "-r", str(pace), "-t", str(pitch), "-o", SAID]
+        return _spoken(command, line, f"rhvoice-{speaker}", typed=line + "\n")
 
 
 class Pico:
@@ -108,11 +112,8 @@ class Pico:
         self.speakers = speakers
 
     def say(self, line: str, speaker: str, rng: np.random.Generator) -> Speech:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "said.wav")
-            said = f'<speed level="{rng.integers(85, 121)}">{line}</speed>'
-            subprocess.run(["pico2wave", "-l", speaker, "-w", str(path), said], check=True, stdin=subprocess.DEVNULL)
-            return Speech(_read(path), f"pico-{speaker}")
+        said = f'<speed level="{rng.integers(85, 121)}">{line}</speed>'
+        return _spoken(["pico2wave", "-l", speaker, "-w", SAID, said], line, f"pico-{speaker}")
 
 
 class Festival:

@@ -26,7 +26,7 @@ _PHRASES = (
 )
 PHRASES = tuple(_PHRASES.split("|"))
 _NUMBERS = ("hundred", "thousand", "million", "and", "oh", "point", "dollars", "cents")
-STRING_WORDS = {*LETTERS, *COMMANDS, *ONES, *TENS[2:], *_NUMBERS, *(word for phrase in PHRASES for word in phrase.split())}
+STRING_WORDS = {*LETTERS, *COMMANDS, *ONES, *TENS, *_NUMBERS, *(word for phrase in PHRASES for word in phrase.split())}
 
 # Said alone, nobody can tell them from a word of the strings, which is what is meant then.
 _SOUND_LIKE = (
@@ -55,7 +55,7 @@ def word_string(rng: np.random.Generator) -> list[str]:
 
 def single_word(rng: np.random.Generator) -> str:
     """One word of the strings, digits and letters most often."""
-    words = (DIGITS, LETTERS, COMMANDS, (*ONES, *TENS[2:], "hundred", "thousand"))[rng.choice(4, p=(0.35, 0.3, 0.2, 0.15))]
+    words = (DIGITS, LETTERS, COMMANDS, (*ONES, *TENS, "hundred", "thousand"))[rng.choice(4, p=(0.35, 0.3, 0.2, 0.15))]
     return words[rng.integers(len(words))]
 
 
