@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 POOL = 2048  # clips that are sorted by length together
 ROWS = 256  # most clips of a batch
-SHARES = {"read": 0.53, "words": 0.3, "note": 0.14, "scene": 0.03}  # of the kinds in what is drawn; to speech come the joined clips
+SHARES = {"read": 0.49, "words": 0.3, "note": 0.14, "scene": 0.07}  # of the kinds in what is drawn; to speech come the joined clips
 JOINED = {"read": 0.12, "words": 0.25}  # how often clips of a kind come with those that follow them
 MOST_JOINED = 4
 LONGEST = 29 * RATE  # samples
@@ -96,10 +96,7 @@ class Feeder:
     def __init__(self, entries: list[Entry], tokenizer: Tokenizer, budget: int, seed: list[int]) -> None:
         self.entries, self.tokenizer, self.budget = entries, tokenizer, budget
         self.random = np.random.default_rng([7, *seed])
-        kinds = np.array([entry["kind"] for entry in entries])
-        samples = np.array([entry["samples"] for entry in entries], float)
-        odds = sum(SHARES[kind] * (kinds == kind) / max(samples[kinds == kind].sum(), 1.0) for kind in SHARES)
-        self.odds = odds / odds.sum()
+        self.odds = odds(entries)
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches of about `budget` vectors of sound and tokens of text, padding included."""
@@ -110,6 +107,16 @@ class Feeder:
             groups = list(grouped(pool, lambda asked: len(asked[1].ids), self.budget))
             for k in self.random.permutation(len(groups)):
                 yield collate(groups[k], self.tokenizer, self.random)
+
+
+def odds(entries: list[Entry]) -> np.ndarray:
+    """How likely each clip is drawn [clips]: each kind has its share of the sound, and in that of scenes each answer the same."""
+    kinds = np.array([f"scene {entry['text']}" if entry["kind"] == "scene" else entry["kind"] for entry in entries])
+    samples = np.array([entry["samples"] for entry in entries], float)
+    scenes = [kind for kind in sorted(set(kinds)) if kind.startswith("scene ")]
+    shares = {kind: share for kind, share in SHARES.items() if kind != "scene"} | {kind: SHARES["scene"] / len(scenes) for kind in scenes}
+    found = sum(share * (kinds == kind) / max(samples[kinds == kind].sum(), 1.0) for kind, share in shares.items())
+    return np.asarray(found / np.sum(found))
 
 
 def heard(entries: list[Entry], index: int, random: np.random.Generator) -> Heard:

@@ -22,6 +22,7 @@ GRID = 0.04  # seconds; times are taught in steps of one audio vector
 
 # What is asked about speech: the first two only where word times are known; of the rest, so many in chat form.
 TIMESTAMPS, SECOND_TURN, CHAT = 0.25, 0.25, 0.4
+SPEECH_AS_SCENE = 0.06  # how often speech is asked about like any other sound
 MOST_ASKED = 4  # of a clip's words in one chat: to find a word by what it is takes many more questions than to follow a transcript
 
 TRANSCRIBE = (
@@ -53,7 +54,10 @@ class Example:
 
 def examples(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator) -> Example:
     """One of the clip's tasks, drawn at random."""
-    return {"read": _speech, "words": _speech, "note": _note, "scene": _scene}[entry["kind"]](entry, vectors, tokenizer, random)
+    if entry["kind"] in ("read", "words") and random.random() < SPEECH_AS_SCENE:
+        return _scene(entry | {"text": "speech"}, vectors, tokenizer, random)
+    ask = {"read": speech_example, "words": speech_example, "note": _note, "scene": _scene}[entry["kind"]]
+    return ask(entry, vectors, tokenizer, random)
 
 
 def task_example(name: str, answer: str, vectors: int, tokenizer: Tokenizer) -> Example:
@@ -118,7 +122,8 @@ def _with_answer(ids: list[int], answer: str, end: str, tokenizer: Tokenizer) ->
     return Example([*ids, *tokenizer.encode(answer, allowed_special="all"), tokenizer.special_ids[end]], len(ids))
 
 
-def _speech(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator) -> Example:
+def speech_example(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator) -> Example:
+    """One of the tasks that ask what is said, or when."""
     words, text, draw = entry["words"] or [], entry["text"], random.random()
     if words and draw < TIMESTAMPS:
         return task_example("timestamps", timestamps_answer(words), vectors, tokenizer)

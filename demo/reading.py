@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from demo import sizes
 from demo.batches import Movable, Rows, grouped, rows_of
-from demo.examples import GRID, Entry, examples
+from demo.examples import GRID, Entry, speech_example
 from demo.listening import WordTimes
 from demo.mishearing import misheard
 from demo.texts import is_held_out
@@ -76,7 +76,7 @@ class Reader:
 
     def _reading(self, clips: list[tuple[Entry, list[int]]]) -> Reading:
         # Without the words' times no times are asked: imagined vectors do not tell them.
-        asked = [examples(entry | {"words": None}, len(tokens), self.tokenizer, self.random) for entry, tokens in clips]
+        asked = [speech_example(entry | {"words": None}, len(tokens), self.tokenizer, self.random) for entry, tokens in clips]
         counts = [len(tokens) for _, tokens in clips]
         rows = rows_of(asked, [entry["words"] for entry, _ in clips], counts, self.tokenizer, self.random)
         padded = np.full((len(clips), max(counts)), SILENT, np.int64)

@@ -18,29 +18,65 @@ import soxr
 from demo.clip_store import RATE
 from demo.noises import at_level
 
-GAMES = "usr/share/games"
-# Folders of GAMES, and which of their files.
+SHARE = "usr/share"
+# Folders of SHARE with nothing but music.
 MUSIC = {
-    "train": ("lincity-ng/music", "asc/music", "singularity/music", "supertux2/music", "warmux/music", "hedgewars/Data/Music"),
-    "test": ("colobot/music", "etr/music", "marsshooter/audio/music", "trackballs/music", "freecol/default/resources/music"),
+    "train": (
+        "games/lincity-ng/music",
+        "games/asc/music",
+        "games/singularity/music",
+        "games/supertux2/music",
+        "games/warmux/music",
+        "games/hedgewars/Data/Music",
+        "games/widelands/data/music",
+        "unknown-horizons/content/audio/music",
+    ),
+    "test": (
+        "games/colobot/music",
+        "games/etr/music",
+        "games/marsshooter/audio/music",
+        "games/trackballs/music",
+        "games/freecol/default/resources/music",
+    ),
 }
+# Folders with sounds, and which of them nobody could take for speech or music, by their names: no crowds, shouts, jingles or choirs.
 NOISE = {
-    "train": ("lincity-ng/sounds", "megaglest/tilesets", "megaglest/techs/megapack/commondata/sounds", "warmux/sound/default/weapons"),
-    "test": ("etr/sounds", "hedgewars/Data/Sounds", "trackballs/sfx"),
+    "train": {
+        "games/lincity-ng/sounds": r"(Blacksmith|Build|Coal|Dirt|Farm|Fire|Green|Harbor|Industry|Mill|MonumentConstruction|OreMine"
+        r"|OrganicFarm|Parkland|Power|Rail|Raze|Recycle|Rocket|Substation|Tip|Trafic|Water|WindMill)\w*",
+        "games/megaglest/tilesets": r"wind|day|night|nightime|sunny_day|desertday|rain",
+        "games/megaglest/techs/megapack/commondata/sounds": r"wolf|hawk|rooster|owl|chicken|mudchute_cow_1"
+        r"|(air_|anvil|arrow_hit|catapult|cow|defense_tower|dragon_hit|golem_walk|horseman_walk|orni|pig)\w*",
+        "games/warmux/sound/default/weapons": r"(aircraft|airhammer|anvil|blowtorch|construct|dynamite|embers|explosion|flame|grenade|gun"
+        r"|jetpack|m16|ricoche|riot|rocket|shotgun)\w*",
+        "games/minetest/games/minetest_game/mods": r"(carts|default|doors|env_sounds|fire|tnt|xpanes)_.*",
+        "games/wesnoth/1.16/data/core/sounds": r"(axe|bat-flapping|birds|bite|bow|campfire|cave-in|claws|club|crossbow|dagger|dart"
+        r"|dragonstick|entangle|explosion|fire|fist|flail|flame|fuse|gunshot|hatchet|hiss|horse-(elf-)?canter|ink|knife|lightning|mace|melee-fire|miss"
+        r"|morning|mud|night|pincers|poison|rumble|ship|skeleton-(big-)?hit|sling|spear|squishy|staff|sword|tail|throw|thunderstick|torch"
+        r"|water-blast|wolf-growl|wose)(?!.*die).*",
+        "games/widelands/data/sound": r"(?!lobby|message|under_attack|site_occupied|biginn|inn|tavern|ration|meal|ironping|goldping).*",
+        "games/widelands/data/world/critters": r".*",
+        "games/torcs/data/sound": r"(?!locked).*",
+        "games/endless-sky/sounds": r"(?!alarm|fail).*",
+        "buckle/wav": r".*-0",
+        "unknown-horizons/content/audio/sounds": r"build|click|flippage|lumberjack\w*|sheepfield|smith|stonemason|windmill",
+    },
+    "test": {
+        "games/etr/sounds": r"\w+_slide|tree_hit",
+        "games/trackballs/sfx": r"roll_sound|machine_loop|crash|sandcrash",
+        "games/hedgewars/Data/Sounds": r"baseballbat|bee|blowtorch|bump|drillgun|explosion|firepunch_hit|flamethrower|gun|hammer"
+        r"|ice_beam\w*|jetpackboost|landgun|minetick|minigun|molotov|mortar|pickhammer|placed|plane|rcplane|rope\w+|shotgun\w+|shutterclick|sniperreload"
+        r"|splash|steam|steps|whipcrack|\w*_?impact",
+        "games/lugaru/Sounds": r"(?!Console|Music|Rabbit).*",
+        "games/simutrans/pak/sound": r".*",
+    },
 }
-# Of the sounds, those that nobody could take for speech or music: no crowds, shouts, jingles or choirs.
-NOISES = re.compile(
-    r"(Blacksmith|Build|Coal|Dirt|Farm|Fire|Green|Harbor|Industry|Mill|MonumentConstruction|OreMine|OrganicFarm|Parkland|Power|Rail|Raze"
-    r"|Recycle|Rocket|Substation|Tip|Trafic|Water|WindMill)\w*"  # of lincity-ng
-    r"|wind|day|night|nightime|sunny_day|desertday|rain|wolf|hawk|rooster|owl|chicken|mudchute_cow_1"  # of megaglest, like the next line
-    r"|(air_|anvil|arrow_hit|catapult|cow|defense_tower|dragon_hit|golem_walk|horseman_walk|orni|pig)\w*"
-    r"|(aircraft|airhammer|anvil|blowtorch|construct|dynamite|embers|explosion|flame|grenade|gun|jetpack|m16|ricoche|riot|rocket|shotgun)\w*"
-    r"|\w+_slide|tree_hit|roll_sound|machine_loop|crash|sandcrash"  # of etr and trackballs, and of hedgewars:
-    r"|bee|drillgun|flamethrower|minigun|mortar|pickhammer|plane|rcplane|splash|steam|steps|whipcrack|ice_beam|firepunch_hit|landgun"
-)
 ENDINGS = (".ogg", ".wav", ".mp3")
 LEAST_LEVEL = 1e-3  # root mean square: below it a cut is a pause
 TRIES = 20
+SPEEDS = (0.75, 1.3)  # how fast a sound is played in training: more sounds than there are files
+OTHERS = 0.5  # how often a short sound is followed by others of its folder rather than by itself
+LAYERED = 0.3  # how often a noise of the training has another one behind it
 
 
 @functools.cache
@@ -49,33 +85,56 @@ def sounds_of(root: Path, kind: str, test: bool) -> list[Path]:
 
     Raises FileNotFoundError where a game is missing: with fewer of them a kind would be less wide, and nobody would know.
     """
-    folders = [root / GAMES / folder for folder in (MUSIC if kind == "music" else NOISE)["test" if test else "train"]]
-    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
-        raise FileNotFoundError(f"no {', '.join(missing)}: install their packages (demo/SOURCES.md), or unpack them and give --root")
-    files = sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in ENDINGS and path.stat().st_size > 0)
-    return [path for path in files if kind == "music" or NOISES.fullmatch(path.stem)]
+    part = "test" if test else "train"
+    wanted = dict.fromkeys(MUSIC[part], r".*") if kind == "music" else NOISE[part]
+    if missing := [folder for folder in wanted if not (root / SHARE / folder).is_dir()]:
+        raise FileNotFoundError(f"{root / SHARE}: no {', '.join(missing)}; install their packages (demo/SOURCES.md), or give --root")
+    return [path for folder, names in wanted.items() for path in sounds_in(root / SHARE / folder) if re.fullmatch(names, path.stem)]
 
 
-def cut(path: Path, draw: np.random.Generator, count: int) -> np.ndarray:
-    """`count` samples [count] of a file from anywhere in it; of a shorter file all, again and again with pauses of up to half a second."""
-    with soundfile.SoundFile(path) as file:
-        wanted = -(-count * file.samplerate // RATE)
-        file.seek(int(draw.integers(max(file.frames - wanted, 0) + 1)))
-        samples = file.read(wanted, dtype="float64", always_2d=True).mean(axis=1)
-        samples = soxr.resample(samples, file.samplerate, RATE)[:count]
+def sounds_in(folder: Path) -> list[Path]:
+    """The files with sound in a folder and the folders in it."""
+    return sorted(path for path in folder.rglob("*") if path.suffix in ENDINGS and path.stat().st_size > 0)
+
+
+def cut(paths: list[Path], draw: np.random.Generator, count: int, speed: float = 1.0) -> np.ndarray:
+    """`count` samples [count] from anywhere in the first file; if it is shorter, then of others too, with pauses of up to half a second."""
     parts, now = [], 0
     while now < count:
-        parts += [samples, np.zeros(int(draw.integers(RATE // 2)))]
-        now += len(parts[-2]) + len(parts[-1])
+        part = read_part(paths[draw.integers(len(paths))] if parts else paths[0], draw, count, speed)
+        parts += [part, np.zeros(int(draw.integers(RATE // 2)))]
+        now += len(part) + len(parts[-1])
     return np.concatenate(parts)[:count]
 
 
+def read_part(path: Path, draw: np.random.Generator, count: int, speed: float) -> np.ndarray:
+    """At most `count` samples of a file, from anywhere in it."""
+    with soundfile.SoundFile(path) as file:
+        rate = file.samplerate * speed
+        wanted = int(-(-count * rate // RATE))
+        file.seek(int(draw.integers(max(file.frames - wanted, 0) + 1)))
+        return soxr.resample(file.read(wanted, dtype="float64", always_2d=True).mean(axis=1), rate, RATE)[:count]
+
+
 def recorded(root: Path, kind: str, draw: np.random.Generator, count: int, test: bool) -> tuple[str, np.ndarray]:
-    """Where a sound of a kind is from, and its samples [count] at -35 to -12 dB."""
+    """Where a sound of a kind is from, and its samples [count] at -35 to -12 dB; in training now and then two at once."""
+    name, samples = one_recorded(root, kind, draw, count, test)
+    if kind == "noise" and not test and draw.random() < LAYERED:
+        behind, more = one_recorded(root, kind, draw, count, test)
+        name, samples = f"{name}, {behind}", samples + more * draw.uniform(0.1, 1)
+    return name, at_level(samples, draw.uniform(-35, -12))
+
+
+def one_recorded(root: Path, kind: str, draw: np.random.Generator, count: int, test: bool) -> tuple[str, np.ndarray]:
+    """A file, and samples [count] at -20 dB that begin with it; if it is short, others of its folder may follow.
+
+    Raises ValueError if there are hardly any sounds in the files.
+    """
     files = sounds_of(root, kind, test)
     for _ in range(TRIES):
         path = files[draw.integers(len(files))]
-        samples = cut(path, draw, count)
+        alike = [other for other in files if other.parent == path.parent]
+        samples = cut([path, *alike] if draw.random() < OTHERS else [path], draw, count, 1.0 if test else draw.uniform(*SPEEDS))
         if np.sqrt(np.mean(samples**2)) > LEAST_LEVEL:
-            return str(path.relative_to(root / GAMES)), at_level(samples, draw.uniform(-35, -12))
+            return str(path.relative_to(root / SHARE)), at_level(samples, -20.0)
     raise ValueError(f"{TRIES} cuts of {kind} were pauses")

@@ -22,7 +22,7 @@ from demo.recordings import recorded
 from demo.synthesiser import FONTS, Synthesiser
 
 TRAIN_CLIPS, TEST_CLIPS = 400, 60  # of each kind
-RECORDED_CLIPS = 1200  # of each kind that is recorded, for training
+RECORDED_CLIPS = 3000  # of each kind that is recorded, for training
 SHORTEST, LONGEST = 2.0, 6.0  # seconds
 TEST_SPEECH = "asterisk_prompts"
 
@@ -46,8 +46,10 @@ def music_maker() -> Maker:
     return make
 
 
-def speech_maker(data: Path) -> Maker:
+def speech_maker(data: Path, root: Path) -> Maker:
     """Pieces of speech at -35 to -12 dB, half of them with a noise 10 to 30 dB below; shorter ones begin and end in silence.
+
+    Every second noise is a recorded one.
 
     Raises FileNotFoundError if there is no speech to cut from.
     """
@@ -63,7 +65,8 @@ def speech_maker(data: Path) -> Maker:
         samples = at_level(placed(draw, read_clip(data / label["file"]), count), draw.uniform(-35, -14))
         if draw.random() < 0.5:
             below = 10 ** (-draw.uniform(10, 30) / 20) * np.sqrt(np.mean(samples**2))
-            samples = samples + below * unit(noise(draw, count, test)[1])
+            make_noise = noise if draw.random() < 0.5 else partial(recorded, root, "noise")
+            samples = samples + below * unit(make_noise(draw, count, test)[1])
         return label["voice"], samples / max(1.0, np.abs(samples).max())
 
     return make
@@ -89,17 +92,22 @@ def maker(kind: str, data: Path, root: Path) -> Maker:
     if kind == "music":
         return music_maker()
     if kind == "speech":
-        return speech_maker(data)
+        return speech_maker(data, root)
     if kind.startswith("recorded_"):
         return partial(recorded, root, kind.removeprefix("recorded_"))
     return {"noise": noise, "silence": silence}[kind]
+
+
+def clips_for_training(kind: str) -> int:
+    """How many there are of a kind."""
+    return RECORDED_CLIPS if kind.startswith("recorded_") else TRAIN_CLIPS
 
 
 def write_clips(data: Path, kind: str, make: Maker, test: bool) -> None:
     """Make the missing clips of one source."""
     source = f"scene_{kind}_test" if test else f"scene_{kind}"
     store, name = ClipStore(data, source), kind.removeprefix("recorded_")
-    for index in store.missing(TEST_CLIPS if test else TRAIN_CLIPS if name == kind else RECORDED_CLIPS):
+    for index in store.missing(TEST_CLIPS if test else clips_for_training(kind)):
         draw = generator(source, index)
         voice, samples = make(draw, round(draw.uniform(SHORTEST, LONGEST) * RATE), test)
         labels: dict[str, Any] = {"kind": "scene", "text": name, "voice": voice, "split": "test" if test else "train"}

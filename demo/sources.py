@@ -42,7 +42,7 @@ class Source:
 
 _flite, _espeak = partial(Flite, ("rms", "slt", "awb")), partial(Espeak, ESPEAK_TRAIN)
 _slt = partial(Festival, ("cmu_us_slt_arctic_hts",))
-_kal, _ked = partial(Flite, ("kal16",)), partial(Festival, ("ked_diphone",))
+_kal, _kal_diphone, _ked = partial(Flite, ("kal16",)), partial(Festival, ("kal_diphone",)), partial(Festival, ("ked_diphone",))
 _rhvoice, _pico = partial(RHVoice, ("alan", "bdl", "clb")), partial(Pico, ("en-US", "en-GB"))
 _persons = partial(Morphs, tuple(f"morph{number}" for number in range(1, 61)))
 _mixtures, _kumo = partial(Kokoro, ("mixture",)), partial(Kokoro, ("jm_kumo",))
@@ -81,6 +81,10 @@ SOURCES = (
     Source("kal16-words", _kal, "words", 1.6, warp=0.6),
     Source("kal16-singles", _kal, "singles", 0.3, warp=0.6),
     Source("kal16-telephone", _kal, "telephone", 0.6, warp=0.6),
+    Source("kal-festival-read", _kal_diphone, "read", 1.2, warp=0.6),
+    Source("kal-festival-words", _kal_diphone, "words", 1.6, warp=0.6),
+    Source("kal-festival-singles", _kal_diphone, "singles", 0.3, warp=0.6),
+    Source("kal-festival-telephone", _kal_diphone, "telephone", 0.6, warp=0.6),
     Source("rhvoice-read", _rhvoice, "read", 7.0, warp=0.5),
     Source("rhvoice-words", _rhvoice, "words", 2.4, warp=0.5),
     Source("rhvoice-telephone", _rhvoice, "telephone", 1.2, warp=0.5),

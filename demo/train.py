@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from demo import sizes, sounds, whisper, words
 from demo.augment import augment, covered
+from demo.backgrounds import add_backgrounds, places
 from demo.batches import Batch, Feeder, frames_of, shape_of
 from demo.front_end import log_mel
 from demo.losses import losses
@@ -66,7 +67,7 @@ def main() -> None:
     """Train until the minutes are over."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("build/demo"))
-    parser.add_argument("--out", type=Path, help="default: twin.pt of the data folder")
+    parser.add_argument("--out", type=Path, help="the run's mark; default: twin.pt of the data folder")
     parser.add_argument("--minutes", type=float, default=240.0, help="how long in all (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=1.2e-3, help="largest learning rate (default: %(default)s)")
     help_budget = "audio vectors and tokens of a step; 32000 on a large GPU (default: %(default)s)"
@@ -75,6 +76,8 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="an exported model to begin from, instead of Whisper's encoder")
     parser.add_argument("--bfloat16", action="store_true", help="layers in bfloat16: faster where the processor knows it; always on a GPU")
     arguments = parser.parse_args()
+    if arguments.start and not arguments.out:
+        parser.error("--start needs --out: a mark of another run, twin.pt of the data folder, would be gone on from instead")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arguments.out = arguments.out or arguments.data / "twin.pt"
     arguments.half = arguments.bfloat16 or device.type == "cuda"
@@ -123,14 +126,15 @@ class Steps(IterableDataset[tuple[Batch, Reading]]):
 def train(run: Training, arguments: argparse.Namespace) -> None:
     """Steps until the minutes are over."""
     entries = sounds.labels(arguments.data)
-    heard = sounds.read(arguments.data, run.device)
+    heard, behind = sounds.read(arguments.data, run.device), places(entries, run.device)
     print(f"{len(entries)} clips, {sounds.total_hours(entries):.1f} hours, on {run.device}", flush=True)
     steps = Steps(arguments.data, entries, arguments.budget, run.step)
     ready = DataLoader(steps, batch_size=None, num_workers=arguments.processes, prefetch_factor=AHEAD, collate_fn=tuple)
     means, seconds, before = Means(), 0.0, run.minutes
     for batch, reading in ready:
         seconds += float(batch.samples.sum()) / sounds.RATE
-        one_step(run, batch.to(run.device), reading.to(run.device), heard, means, arguments)
+        on_device = batch.to(run.device)
+        one_step(run, on_device, reading.to(run.device), spectrograms(heard, behind, on_device), means, arguments)
         if run.step % REPORT_EVERY == 0:
             speed = seconds / (60 * (run.minutes - before))
             print(f"{run.minutes:.2f} min, step {run.step}: {means.shown()}, {speed:.0f} x real time", flush=True)
@@ -140,21 +144,21 @@ def train(run: Training, arguments: argparse.Namespace) -> None:
             return
 
 
-def one_step(run: Training, batch: Batch, reading: Reading, heard: Tensor, means: Means, arguments: argparse.Namespace) -> None:
-    """One step of all optimisers."""
+def one_step(run: Training, batch: Batch, reading: Reading, mel: Tensor, means: Means, arguments: argparse.Namespace) -> None:
+    """One step of all optimisers; mel [rows, 80, frames] is what the encoder hears."""
     run.twin.requires_grad_(not (arguments.start and run.step < SETTLING))
-    found = losses(run, batch, spectrograms(heard, batch), reading, arguments.half)
+    found = losses(run, batch, mel, reading, arguments.half)
     loss = torch.stack([WEIGHTS[name] * part for name, part in found.items()]).sum()
     run.learn(loss, arguments.rate * schedule(run.minutes / arguments.minutes), [run.twin])
     means.add(found)
 
 
 @torch.no_grad()
-def spectrograms(heard: Tensor, batch: Batch) -> Tensor:
-    """What the encoder is given in a step, [rows, 80, frames]; `heard` are all sounds there are."""
+def spectrograms(heard: Tensor, behind: dict[str, Tensor], batch: Batch) -> Tensor:
+    """What the encoder hears in a step, [rows, 80, frames]; `heard` are all sounds there are, `behind` says which may be behind speech."""
     frames = frames_of(batch)
-    waves = augment(sounds.rows(heard, batch.cuts, shape_of(batch)), batch.samples, batch.kept)
-    return covered(log_mel(waves, frames), frames, batch.kept)
+    waves = add_backgrounds(sounds.rows(heard, batch.cuts, shape_of(batch)), batch, heard, behind)
+    return covered(log_mel(augment(waves, batch.samples, batch.kept), frames), frames, batch.kept)
 
 
 if __name__ == "__main__":

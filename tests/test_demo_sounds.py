@@ -13,9 +13,17 @@ pytest.importorskip("scipy", reason="for training only; pip install '.[train]'")
 
 from demo import pack, sounds  # noqa: E402
 from demo.augment import augment, covered, noise, response  # noqa: E402
-from demo.batches import JOINED, LONGEST, SHARES, SOUGHT, Feeder, collate, heard, rows_of  # noqa: E402
+from demo.batches import JOINED, LONGEST, SHARES, SOUGHT, Feeder, collate, heard, odds, rows_of  # noqa: E402
 from demo.clip_store import RATE, ClipStore  # noqa: E402
-from demo.examples import chat_example, examples, task_example, transcript_answer, when_answer  # noqa: E402
+from demo.examples import (  # noqa: E402
+    SPEECH_AS_SCENE,
+    chat_example,
+    examples,
+    speech_example,
+    task_example,
+    transcript_answer,
+    when_answer,
+)
 from demo.front_end import log_mel  # noqa: E402
 from demo.sounds import Cut  # noqa: E402
 from qwenaudio_np import mel as package  # noqa: E402
@@ -56,6 +64,12 @@ def test_packing_goes_on_where_it_was_stopped(data: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("sys.argv", ["pack", "--data", str(data), "--processes", "1"])
     pack.main()
     assert [entry["file"][-6:] for entry in sounds.labels(data)] == ["0.flac", "0.flac", "2.flac"]
+
+
+def test_clips_of_other_lengths_than_those_that_were_packed_are_packed_again(data: Path) -> None:
+    labels = data / "clips" / "a.jsonl"
+    labels.write_text(labels.read_text().replace('"seconds": 1.5', '"seconds": 1.6'))
+    assert list(pack.missing(data, "a")) == [0]
 
 
 def test_what_overshoots_full_scale_is_cut_there(tmp_path: Path) -> None:
@@ -192,6 +206,22 @@ def test_each_kind_has_its_share_of_the_sound() -> None:
     assert feeder.odds[10:60].sum() * RATE / (feeder.odds @ np.array([2 * RATE] * 10 + [RATE] * 450)) == pytest.approx(
         SHARES["note"] / (SHARES["note"] + SHARES["words"])
     )
+
+
+def test_each_kind_of_scene_is_drawn_as_often_as_the_others() -> None:
+    scenes = [entry for text, count in (("noise", 300), ("music", 20), ("silence", 5)) for entry in entries(count, kind="scene", text=text)]
+    drawn, texts = odds([*entries(10), *scenes]), np.array(["words"] * 10 + [scene["text"] for scene in scenes])
+    shares = [drawn[texts == text].sum() for text in ("noise", "music", "silence")]
+    assert shares == pytest.approx([SHARES["scene"] / 3 / (SHARES["scene"] + SHARES["words"])] * 3)
+
+
+def test_speech_is_asked_what_it_is_now_and_then() -> None:
+    random, speech = np.random.default_rng(1), entries(1, words=None)[0]
+    asked = [BYTES.decode([id_ for id_ in examples(speech, 30, BYTES, random).ids if id_ < 256]) for _ in range(2000)]
+    told = [text for text in asked if text.endswith("speech")]
+    assert 0.5 * SPEECH_AS_SCENE < len(told) / len(asked) < 1.5 * SPEECH_AS_SCENE
+    imagined = [speech_example(speech, 30, BYTES, random) for _ in range(300)]  # these are asked for their words alone
+    assert all("a b" in BYTES.decode([id_ for id_ in example.ids[example.answer :] if id_ < 256]) for example in imagined)
 
 
 def test_no_batch_is_larger_than_its_budget_with_all_its_padding() -> None:

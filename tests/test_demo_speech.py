@@ -16,7 +16,7 @@ import soundfile
 
 from demo.speech import LONGEST, SHORTEST, SOURCES, Source, write
 from demo.texts import is_held_out
-from demo.voices import RATE, RHVoice, Speech
+from demo.voices import RATE, Kokoro, RHVoice, Speech
 
 NUMBERS = ["abcdefghijkl"[index % 12] * (index + 3) for index in range(60)]
 PIECES = [(f"this is piece number {number}", f"This is piece number {number}.") for number in NUMBERS]
@@ -91,6 +91,9 @@ def test_no_speaker_is_in_both_splits() -> None:
         kind = getattr(entry.voice, "func", entry.voice)
         speakers[entry.split] |= {(kind, name) for name in (arguments[0] if arguments else kind.speakers)}
     assert speakers["train"] and speakers["test"] and not speakers["train"] & speakers["test"]
+    persons = {"cmu_us_slt_arctic_hts": "slt", "kal_diphone": "kal", "kal16": "kal", "ked_diphone": "ked"}  # one person, several programs
+    train, test = ({persons.get(str(name), name) for _, name in speakers[split]} for split in ("train", "test"))
+    assert not (train | set(Kokoro.own)) & test
 
 
 def test_a_line_that_rhvoice_has_nothing_to_say_for_gives_no_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

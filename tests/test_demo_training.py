@@ -14,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is for training only; pip install '.[train]'")
 
 from demo import export, losses, pack, sizes, sounds, train, words  # noqa: E402
+from demo.backgrounds import places  # noqa: E402
 from demo.batches import Rows  # noqa: E402
 from demo.clip_store import ClipStore  # noqa: E402
 from demo.progress import Means  # noqa: E402
@@ -186,7 +187,6 @@ def test_the_mean_of_twins_is_taken_number_by_number() -> None:
 
 
 def test_a_run_from_a_model_teaches_what_the_model_lacks_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "spectrograms", lambda heard, batch: None)
     run = train.Training(Twin(), torch.device("cpu"))
     arguments = SimpleNamespace(start=FOLDER, rate=0.1, minutes=1.0, half=False)
     moves: list[tuple[bool, bool]] = []
@@ -197,6 +197,13 @@ def test_a_run_from_a_model_teaches_what_the_model_lacks_first(monkeypatch: pyte
         train.one_step(run, None, None, None, Means(), arguments)
         moves.append(tuple(not torch.equal(*pair) for pair in zip(before, (run.twin.wte.weight, run.blank.weight), strict=True)))
     assert moves == [(False, True), (True, True)]
+
+
+def test_a_run_from_a_model_has_a_mark_of_its_own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["train", "--start", str(FOLDER)])
+    with pytest.raises(SystemExit, match="2"):
+        train.main()
+    assert "--start needs --out" in capsys.readouterr().err
 
 
 def test_a_step_learns_from_speech_notes_and_text(tmp_path: Path) -> None:
@@ -215,6 +222,8 @@ def test_a_step_learns_from_speech_notes_and_text(tmp_path: Path) -> None:
     ready = iter(train.Steps(tmp_path, [entry | {"words": TIMED} for entry in sounds.labels(tmp_path)], 400, 0))
     before, means = [parameter.clone() for parameter in run.twin.parameters()], Means()
     while len(means.values) < len(train.WEIGHTS):  # a step of both kinds of clips comes soon
-        train.one_step(run, *next(ready), samples, means, SimpleNamespace(start=None, rate=1e-3, minutes=60.0, half=False))
+        batch, reading = next(ready)
+        mel = train.spectrograms(samples, places([], run.device), batch)
+        train.one_step(run, batch, reading, mel, means, SimpleNamespace(start=None, rate=1e-3, minutes=60.0, half=False))
     assert means.values.keys() == train.WEIGHTS.keys() and all(torch.stack(values).isfinite().all() for values in means.values.values())
     assert all(not torch.equal(*pair) for pair in zip(before, run.twin.parameters(), strict=True))
