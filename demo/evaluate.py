@@ -25,6 +25,7 @@ from qwenaudio_np.special_tokens import TAG_SHAPE
 from qwenaudio_np.tasks import task_prompt
 
 PEOPLE = ("asterisk_words", "asterisk_prompts", "klettres", "ktuberling", "librivox", "sphinx_words")
+NEAR = 0.2  # seconds that a start or an end may be off in a second turn; that the answer names the word of the question is no feat
 WHEN_ANSWERED = re.compile(r'The word "(?P<word>.*)" starts at <\|(?P<start>[\d.]+)\|> seconds and ends at <\|(?P<end>[\d.]+)\|> seconds\.')
 
 
@@ -83,7 +84,7 @@ def score_source(job: Job) -> dict[str, Score]:
             scores[row].add(score)
         if once := said_once(entry["words"] or []):
             people = "people" if source in PEOPLE else "synthetic voices"
-            scores[f"second turn: {people}"].add(_score_second_turn(model, str(arguments.data / entry["file"]), once[len(once) // 2]))
+            scores[f"second turn: {people}"].add(score_second_turn(model, str(arguments.data / entry["file"]), once[len(once) // 2]))
         if arguments.show and wrong:
             print(f"{entry['file']}: {wrong}", flush=True)
     return dict(scores)
@@ -122,15 +123,15 @@ def _score_speech(model: Any, sound: str, entry: Entry) -> tuple[Score, str]:
     return score, f"{' '.join(said)!r} heard as {' '.join(heard)!r}" if score.errors else ""
 
 
-def _score_second_turn(model: Any, sound: str, asked: tuple[str, float, float]) -> Score:
+def score_second_turn(model: Any, sound: str, asked: tuple[str, float, float]) -> Score:
     """A chat: what is said, and then when one word is said."""
     chat = model.chat()
     chat.ask(TRANSCRIBE[0], audio=[sound])
     answer = WHEN_ANSWERED.fullmatch(chat.ask(WHEN[0].format(word=asked[0])).text)
-    score = Score(clips=1, right=Counter(word=bool(answer and answer["word"] == asked[0])))
-    if score.right["word"]:
-        score.shifts = [abs(float(answer[name]) - time) for name, time in zip(("start", "end"), asked[1:], strict=True)]
-    return score
+    if not answer or answer["word"] != asked[0]:
+        return Score(clips=1, right=Counter(word=False, times=False))
+    shifts = [abs(float(answer[name]) - time) for name, time in zip(("start", "end"), asked[1:], strict=True)]
+    return Score(clips=1, shifts=shifts, right=Counter(word=True, times=max(shifts) <= NEAR))
 
 
 def _score_note(model: Any, sound: str, entry: Entry) -> tuple[Score, str]:

@@ -97,7 +97,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    run, mark = FirstBlocks(arguments.start), arguments.out.with_suffix(".pt")
+    run, mark = FirstBlocks(arguments.start), arguments.out.with_name(arguments.out.name + ".pt")
     run.load(mark)
     entries, heard_ = sounds.labels(arguments.data), sounds.read(arguments.data, torch.device("cpu"))
     draw, means = Draw(entries, heard_, np.random.default_rng([17, run.step])), Means()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from demo.evaluate import Score, evenly, rows, table
+from demo.evaluate import Score, evenly, rows, score_second_turn, table
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,31 @@ def test_sentences_and_synthetic_strings_are_all_taught() -> None:
     assert rows(entry("read", "a conference"), "librivox")[1] == "read: all people"
     assert rows(entry("words", "seven"), "ked-words")[1] == "words: all synthetic voices"
     assert rows(entry("note", "flute", "unseen_pitch"), "notes_test") == ["note: notes_test, unseen_pitch", "note: all"]
+
+
+class Chat:
+    """A model that says what it is told to say in the second turn."""
+
+    def __init__(self, answer: str) -> None:
+        self.answer, self.asked = answer, 0
+
+    def chat(self) -> Chat:
+        return self
+
+    def ask(self, text: str, audio: object = None) -> Any:
+        self.asked += 1
+        return SimpleNamespace(text='The person says: "one two".' if self.asked == 1 else self.answer)
+
+
+@pytest.mark.parametrize(
+    ("word", "start", "end", "right"),
+    [("two", "0.60", "1.00", (1, 1)), ("two", "0.60", "1.24", (1, 0)), ("two", "0.20", "0.90", (1, 0)), ("one", "0.60", "0.90", (0, 0))],
+)
+def test_a_second_turn_is_right_where_both_times_are_near(word: str, start: str, end: str, right: tuple[int, int]) -> None:
+    answer = f'The word "{word}" starts at <|{start}|> seconds and ends at <|{end}|> seconds.'
+    score = score_second_turn(Chat(answer), "clip.flac", ("two", 0.5, 1.0))
+    assert (score.right["word"], score.right["times"]) == right and len(score.shifts) == 2 * right[0]
+    assert not score_second_turn(Chat("nonsense"), "clip.flac", ("two", 0.5, 1.0)).right["word"]
 
 
 def test_the_table_sums_words_and_means_shifts() -> None:
