@@ -104,7 +104,8 @@ def rows(entry: Entry, source: str) -> list[str]:
     total, said = f"{entry['kind']}: all {'people' if source in PEOPLE else 'synthetic voices'}", entry["text"].split()
     if entry["kind"] == "words" and source in PEOPLE and not STRING_WORDS.issuperset(said):
         total = f"words: people, {'telephone words' if (STRING_WORDS | TELEPHONE_WORDS).issuperset(said) else 'other words'}"
-    return [f"{entry['kind']}: {source}{part}", total]
+    alone = ["words: all people, a word alone"] if total == "words: all people" and len(said) == 1 else []
+    return [f"{entry['kind']}: {source}{part}", total, *alone]
 
 
 def run_task(model: Any, name: str, sound: str) -> str:
