@@ -22,11 +22,12 @@ import numpy as np
 from qwenaudio_np import __version__
 from qwenaudio_np.checkpoint import INDEX_FILE
 from qwenaudio_np.errors import UsageError, shown
+from qwenaudio_np.shards import MANIFEST
 
 from .graft import graft
-from .manifest import MANIFEST, MANIFEST_FORMAT, PROGRESS, Finished, ShardHash, file_entry, is_intact, json_bytes, load_progress, write_json
+from .manifest import MANIFEST_FORMAT, PROGRESS, Finished, ShardHash, file_entry, is_intact, json_bytes, load_progress, write_json
 from .progress import Advance, Progress, counted
-from .recipe import CONFIG, COPIED, Recipe, encoder_recipe, model_recipe, with_dtype
+from .recipe import CONFIG, OWN_FILES, Recipe, encoder_recipe, model_recipe, with_dtype
 from .request import check_request, files_read, require_paths
 from .safetensors_writer import Shard, TensorSpec, plan_shards, whole_file, write_safetensors
 from .source_file import SourceFile
@@ -35,7 +36,6 @@ from .weight_types import AS_STORED, WEIGHT_TYPES, StoredTensor, finite
 from .workplace import require_disk, workplace
 
 SHARD_BYTES = 2_000_000_000
-OWN_FILES = (*COPIED, INDEX_FILE, MANIFEST)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ from qwenaudio_np.errors import MismatchError, shown
 from qwenaudio_np.names import AUDIO_PREFIX, EMBEDDING, OUTPUT_HEAD, Shape, expected_tensors
 from qwenaudio_np.safetensors_file import DTYPES
 from qwenaudio_np.special_tokens import AUDIO_START, SPECIAL_TOKENS
+from qwenaudio_np.vocabulary import VOCABULARY_FILE
 
 from .random_values import random_pieces
-from .recipe import VOCABULARY, Recipe, audio_section, require_tensors
+from .recipe import Recipe, audio_section, require_tensors
 from .weight_source import SourceTensor
 from .weight_types import rounded
 
@@ -58,7 +59,7 @@ def graft(decoder: Recipe, encoder: Recipe, dims: dict[str, int], seed: int) -> 
 
 def _config(decoder: Recipe, dims: dict[str, int]) -> dict[str, Any]:
     """config.json of the decoder with an `audio` section, and a vocabulary with room for the audio tokens."""
-    ranks = decoder.copied[VOCABULARY].count(b"\n") + (not decoder.copied[VOCABULARY].endswith(b"\n"))
+    ranks = decoder.copied[VOCABULARY_FILE].count(b"\n") + (not decoder.copied[VOCABULARY_FILE].endswith(b"\n"))
     start, needed = ranks + SPECIAL_TOKENS.index(AUDIO_START), ranks + len(SPECIAL_TOKENS)
     stated = (decoder.config.get("audio") or {}).get("audio_start_id", start)
     if stated != start:

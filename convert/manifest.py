@@ -22,12 +22,12 @@ import numpy as np
 
 from qwenaudio_np.config import read_json
 from qwenaudio_np.errors import FormatError, shown
+from qwenaudio_np.shards import MANIFEST
 
 from .progress import Advance
 from .safetensors_writer import Pieces, TensorSpec, header_bytes, whole_file
 from .source_file import open_source_file
 
-MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
 MANIFEST_FORMAT = 1
 MAX_MANIFEST_BYTES = 1 << 24
@@ -81,8 +81,8 @@ def write_json(path: Path, fields: dict[str, Any]) -> None:
 
 
 def json_bytes(fields: dict[str, Any]) -> bytes:
-    """JSON as it is written here: the fields in the order given, UTF-8."""
-    return (json.dumps(fields, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+    """JSON as it is written here: the fields in the order given, UTF-8. Half a character (of a file's name, say) stands as its escape."""
+    return (json.dumps(fields, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def file_entry(data: bytes) -> dict[str, Any]:

@@ -20,15 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwenaudio_np.checkpoint import INDEX_FILE
 from qwenaudio_np.config import ModelConfig, parse_config
 from qwenaudio_np.errors import ResourceError, UsageError, shown
 from qwenaudio_np.names import expected_tensors
 from qwenaudio_np.special_tokens import AUDIO_START, SPECIAL_TOKENS
+from qwenaudio_np.vocabulary import VOCABULARY_FILE
 
-from .manifest import MANIFEST
 from .progress import Progress, counted
 from .random_values import random_pieces
+from .recipe import OWN_FILES
 from .request import require_paths
 from .safetensors_writer import TensorSpec, plan_shards, write_shards
 from .vocabulary import learn_vocabulary, write_vocabulary
@@ -38,7 +38,6 @@ DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 LEARNED_RANKS = 512  # 256 bytes and as many merges
 PUBLISHED_RANKS = 151_643
 TOKENIZER_FILES = 4_000_000  # bytes, generous: vocabulary and configs of the largest size
-OWN_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "qwen.tiktoken", INDEX_FILE, MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def write_random_checkpoint(
         _write_json(new / "config.json", fields)
         _write_json(new / "generation_config.json", generation)
         _write_json(new / "tokenizer_config.json", {"model_max_length": 8192, "tokenizer_class": "QWenTokenizer"})
-        write_vocabulary(new / "qwen.tiktoken", random_vocabulary(SIZES[size].ranks))
+        write_vocabulary(new / VOCABULARY_FILE, random_vocabulary(SIZES[size].ranks))
         shards = plan_shards(tensors, SIZES[size].shard_bytes)
         write_shards(new, shards, lambda spec: random_pieces(spec.name, spec.shape, spec.dtype, seed), counted(progress, total))
     return config

@@ -12,23 +12,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qwenaudio_np.checkpoint import FLOAT_NAMES
+from qwenaudio_np.checkpoint import FLOAT_NAMES, INDEX_FILE
 from qwenaudio_np.config import ENCODER_TYPE, load_config, read_json
 from qwenaudio_np.errors import FormatError, MismatchError, UnsupportedError, UsageError, shown
 from qwenaudio_np.files import read_bytes, read_text
 from qwenaudio_np.json_fields import parse_json
 from qwenaudio_np.names import EMBEDDING, OUTPUT_HEAD, Shape, expected_tensors, is_ignored, optional_tensors
-from qwenaudio_np.vocabulary import MAX_VOCABULARY_BYTES, read_ranks
+from qwenaudio_np.shards import MANIFEST
+from qwenaudio_np.vocabulary import MAX_VOCABULARY_BYTES, VOCABULARY_FILE, read_ranks
 from qwenaudio_np.weight_plan import can_be_quantised
 
 from . import names
 from .torch_files import AUDIO_DIMS, is_dim
 from .weight_source import SourceTensor, WeightSource, same_place
 
-VOCABULARY = "qwen.tiktoken"
 CONFIG = "config.json"
 OPTIONAL_FILES = ("generation_config.json", "tokenizer_config.json")
-COPIED = (CONFIG, VOCABULARY, *OPTIONAL_FILES)
+COPIED = (CONFIG, VOCABULARY_FILE, *OPTIONAL_FILES)
+OWN_FILES = (*COPIED, INDEX_FILE, MANIFEST)  # what is written beside the weights
 MAX_COPIED_BYTES = 1 << 20
 
 
@@ -107,10 +108,11 @@ def with_dtype(recipe: Recipe, weights: str | None) -> Recipe:
 
 def copied_files(folder: Path) -> dict[str, bytes]:
     """Name -> bytes of the vocabulary, checked, and of the small files beside it that exist."""
-    if not (folder / VOCABULARY).exists():
-        raise UsageError(f"{shown(folder)} has no {VOCABULARY}; copy it there, or name a folder that has it and config.json with --config")
-    read_ranks(folder / VOCABULARY)
-    copied = {VOCABULARY: read_bytes(folder / VOCABULARY, MAX_VOCABULARY_BYTES)}
+    if not (folder / VOCABULARY_FILE).exists():
+        advice = "copy it there, or name a folder that has it and config.json with --config"
+        raise UsageError(f"{shown(folder)} has no {VOCABULARY_FILE}; {advice}")
+    read_ranks(folder / VOCABULARY_FILE)
+    copied = {VOCABULARY_FILE: read_bytes(folder / VOCABULARY_FILE, MAX_VOCABULARY_BYTES)}
     for name in OPTIONAL_FILES:
         if (folder / name).exists():
             read_json(folder / name)

@@ -17,13 +17,15 @@ from qwenaudio_np.checkpoint import Shards
 from qwenaudio_np.config import ENCODER_TYPE, load_config, read_json
 from qwenaudio_np.errors import QwenAudioError, UsageError, shown
 from qwenaudio_np.names import Shape, expected_tensors, optional_tensors
+from qwenaudio_np.shards import MANIFEST
+from qwenaudio_np.vocabulary import VOCABULARY_FILE
 from qwenaudio_np.weight_plan import pieces
 
 from . import names
 from .compare import Difference, compare
-from .manifest import MANIFEST, is_intact, load_manifest
+from .manifest import is_intact, load_manifest
 from .progress import Advance, Progress, counted
-from .recipe import CONFIG, VOCABULARY, encoder_dims, require_tensors
+from .recipe import CONFIG, encoder_dims, require_tensors
 from .request import require_paths
 from .weight_source import SAFETENSORS, SourceTensor, WeightSource, open_weights
 from .weight_types import finite
@@ -83,7 +85,7 @@ def _check_names(folder: Path, stored: WeightSource, report: Report) -> tuple[st
     config = load_config(folder)
     Shards(folder)  # the loader's own idea of which files count
     _require_pieces(stored, expected_tensors(config), optional_tensors(config))
-    return CONFIG, VOCABULARY
+    return CONFIG, VOCABULARY_FILE
 
 
 def _require_pieces(stored: WeightSource, expected: Mapping[str, Shape], optional: Mapping[str, Shape]) -> None:

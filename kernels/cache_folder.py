@@ -24,12 +24,16 @@ _FOLDER = re.compile(r"[0-9a-f]{24}")  # what fingerprint() looks like
 _FILE = re.compile(r"[0-9a-f]{32}\.(nbi|\d+\.nbc|sha256|bin)(\.tmp\..*)?|tmp[a-z0-9_]{8}")
 
 
+# Numba's settings that shape code. Whoever checks bounds must not get code that does not, nor anybody else code that does.
+_SETTINGS = ("CPU_NAME", "CPU_FEATURES", "OPT", "ENABLE_AVX", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT")
+
+
 def fingerprint() -> str:
     """A name for everything that compiled code depends on: the sources of kernels and of the constants that they take from a definition,
-    Python and compiler versions, this CPU."""
-    binding, config = llvmlite.binding, numba.config
+    Python and compiler versions, this CPU, Numba's settings."""
+    binding, settings = llvmlite.binding, [getattr(numba.config, name, None) for name in _SETTINGS]
     told = hashlib.sha256(f"{sys.version} {numba.__version__} {llvmlite.__version__} {binding.get_host_cpu_name()}".encode())
-    told.update(f"{binding.get_host_cpu_features().flatten()} {config.CPU_NAME} {config.CPU_FEATURES} {config.OPT}".encode())
+    told.update(f"{binding.get_host_cpu_features().flatten()} {settings}".encode())
     for source in (*sorted(Path(__file__).parent.glob("*.py")), Path(quantised.__file__)):
         told.update(source.name.encode() + b"\0" + source.read_bytes())
     return told.hexdigest()[:24]

@@ -19,10 +19,9 @@ import numpy as np
 from qwenaudio_np import ops
 from qwenaudio_np.cache import KVCache
 from qwenaudio_np.config import TextConfig
-from qwenaudio_np.errors import NumericsError
 from qwenaudio_np.ops import Array, Stored, Weight
 from qwenaudio_np.quantised import Quantised
-from qwenaudio_np.wiring import Weights, under
+from qwenaudio_np.wiring import Weights, non_finite, under
 
 from . import activations, isa, linear_quantised, norms, parallel
 from .arrays import readable, require_shape
@@ -104,8 +103,7 @@ def decoder_blocks(x: Array, cos: Array, sin: Array, logn: Array, cache: KVCache
     for layer, call in enumerate(calls):
         parallel.whole(*call)
         if not finite[0]:
-            place = f"decoder block {layer}"
-            raise NumericsError(f"non-finite activations after {place}; the checkpoint is damaged there, or its values overflow")
+            raise non_finite(f"decoder block {layer}")
         yield results[layer : layer + 1]
 
 

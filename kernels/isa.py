@@ -24,12 +24,14 @@ def available() -> tuple[str, ...]:
 
 
 def features() -> set[str]:
-    """What Numba compiles for, by LLVM's names: this CPU's features, or what the settings NUMBA_CPU_NAME, NUMBA_CPU_FEATURES say."""
+    """What Numba compiles for, by LLVM's names: this CPU's features (without AVX, where NUMBA_ENABLE_AVX forbids it, as Numba does on some
+    old CPUs by itself), or what the settings NUMBA_CPU_NAME, NUMBA_CPU_FEATURES say."""
     if config.CPU_FEATURES is not None:
         return {part[1:] for part in config.CPU_FEATURES.split(",") if part.startswith("+")}
     if config.CPU_NAME is not None:
         return set()
-    return {name for name, there in binding.get_host_cpu_features().items() if there}
+    found = {name for name, there in binding.get_host_cpu_features().items() if there}
+    return found if config.ENABLE_AVX else {name for name in found if not name.startswith("avx")}
 
 
 _chosen = available()[0]

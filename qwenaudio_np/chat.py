@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwenaudio_np.audio import Clip
 from qwenaudio_np.cache import Memory
+from qwenaudio_np.errors import UsageError
 from qwenaudio_np.prepare import check_history, read_clips
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ class Chat:
     """Remembers the turns of one conversation with a model.
 
     `history` is a list of {"query": str, "audio": [...], "answer": str}, with paths in "audio" the form of the command line's
-    --history file; turns may be taken from it or put into it. Keys, values and encoded clips of earlier turns are used again; the
-    original computes everything anew.
+    --history file (a sound that came as an array has no path there, only a name); turns may be taken from it or put into it. Keys, values
+    and encoded clips of earlier turns are used again; the original computes everything anew.
     """
 
     def __init__(self, model: QwenAudio, system: str | None = None) -> None:
@@ -30,7 +31,12 @@ class Chat:
         self._memory = Memory()
 
     def ask(self, query: str, audio: Any = (), **options: Any) -> Result:
-        """Ask in the light of all turns so far. `options`: those of `QwenAudio.generate`."""
+        """Ask in the light of all turns so far. `options`: those of `QwenAudio.generate`, but for those that a chat brings itself.
+
+        Raises UsageError for these.
+        """
+        if own := sorted({"format", "system", "history", "memory"} & options.keys()):
+            raise UsageError(f"a chat has its own {', '.join(own)}; system text is given to QwenAudio.chat, turns are in Chat.history")
         clips = read_clips(self.model, audio)
         check_history(self.history)
         if type(self.history) is not list:  # whoever put turns in may have given a tuple

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import signal
 import sys
 import unicodedata
@@ -15,6 +16,7 @@ from types import FrameType
 
 from qwenaudio_np.errors import QwenAudioError
 
+STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT, as shells count
 
 
@@ -68,6 +70,11 @@ def reason(error: OSError) -> str:
 def one_line(text: str) -> str:
     """Newlines, escape sequences, halves of characters and whatever else a line cannot show, written out as `\\n`, `\\x1b`, ..."""
     return "".join(c if _can_show(c) else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def steers_nothing(line: str) -> str:
+    """A line of JSON; what it lets pass and would steer a terminal (C1 controls, changes of direction) is written as an escape."""
+    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
 
 def _can_show(character: str) -> bool:

@@ -11,6 +11,7 @@ from qwenaudio_np import console
 from qwenaudio_np.errors import FormatError, QwenAudioError, UsageError, shown
 from qwenaudio_np.files import read_text
 from qwenaudio_np.json_fields import parse_json
+from qwenaudio_np.prepare import check_combination
 from qwenaudio_np.sources import as_clip
 from qwenaudio_np.tasks import task_prompt
 
@@ -25,6 +26,8 @@ def read_request(arguments: Namespace, needs_prompt: bool = True) -> dict[str, A
     """
     if needs_prompt and arguments.prompt is None and arguments.task is None:
         raise UsageError("nothing to do: give --prompt TEXT or --task NAME (qwenaudio-np --help shows examples)")
+    task_options = {name: getattr(arguments, name) for name in ("language", "text_language", "question", "style")}
+    check_combination(arguments.prompt or "", arguments.task, arguments.format, task_options)
     if arguments.task is not None:
         task_prompt(arguments.task, arguments.language, arguments.text_language, arguments.question, arguments.style)
         if not arguments.input:

@@ -19,9 +19,9 @@ from qwenaudio_np.recoding import Progress
 from qwenaudio_np.special_tokens import AUDIO_START, SPECIAL_TOKENS, TEXT_TOKENS
 from qwenaudio_np.threads import limit_blas
 from qwenaudio_np.tokenizer import Tokenizer
+from qwenaudio_np.vocabulary import VOCABULARY_FILE
 
 DTYPES = {"float32": np.float32, "float64": np.float64}
-VOCABULARY_FILE = "qwen.tiktoken"
 
 
 def load(

@@ -95,9 +95,8 @@ class QwenAudio:
         """Raise UsageError for no ids, for more than this model has positions, or for one without a row in the word embedding."""
         limit = self.config.text.max_position_embeddings
         if not 0 < len(ids) <= limit:
-            raise UsageError(
-                f"the prompt has {len(ids)} tokens, expected 1 to {limit} (max_position_embeddings); shorten the text or give fewer clips"
-            )
+            advice = "shorten the text or give fewer clips" if len(ids) else "give some text, or a clip"
+            raise UsageError(f"the prompt has {len(ids)} tokens, expected 1 to {limit} (max_position_embeddings); {advice}")
         if min(ids) < 0 or max(ids) >= self.config.text.vocab_size:
             raise UsageError(f"token ids must be from 0 to {self.config.text.vocab_size - 1}, got {min(ids)} to {max(ids)}")
 
@@ -109,11 +108,12 @@ class QwenAudio:
     def prefill(self, x: Array, tap: Tap = ignore, past: Past | None = None) -> tuple[Array, KVCache]:
         """x [length, hidden] of a whole prompt -> hidden states [length, hidden] after ln_f, and the filled cache.
 
-        With the `past` of an earlier prompt, the first rows that both have in common are not computed again, and not returned.
+        With the `past` of an earlier prompt, the first rows that both have in common are not computed again, and not returned; its cache is
+        taken over, also where nothing is in common: two would have to find room at once.
         """
         alpha = ntk_alpha(len(x), self.config.text)
         shared = past.shared(x, alpha) if past else 0
-        cache = past.cache if past and shared else KVCache(self.config.text, self.kv)
+        cache = past.cache if past else KVCache(self.config.text, self.kv)
         cache.truncate(shared)
         cache.ntk_alpha = alpha
         return decode(x[shared:], cache, self.weights, self.config.text, self.ops, tap), cache

@@ -58,17 +58,13 @@ def prepare(
     require_text({"task": task, "format": format, "system": system, **task_options})
     history = () if history is None else history
     check_history(history)
-    chat_format = _chat_format(model, task, format)
+    check_combination(prompt, task, format, task_options)
+    chat_format = FORMATS[format] if format else "raw" if task else model.config.generation.chat_format
     longest = BASE_MAX_NEW_TOKENS if chat_format == "raw" else model.config.generation.max_new_tokens
     shortest = 0
     if task:
-        if prompt:
-            raise UsageError("a task brings its own prompt: give --task or --prompt, not both (a question goes into --question)")
         prompt, entry = task_prompt(task, **task_options)
         longest, shortest = entry.max_new_tokens, 1
-    elif any(task_options.values()):
-        given = ", ".join("--" + name.replace("_", "-") for name, value in task_options.items() if value)
-        raise UsageError(f"{given} belongs to a task; give --task too")
     if chat_format == "chatml":
         laid_out, clips = _lay_out_chat(model, prompt, audio, history, DEFAULT_SYSTEM if system is None else system)
     elif history or system is not None:
@@ -91,7 +87,7 @@ def read_clips(model: QwenAudio, audio: Any) -> list[Clip]:
     if audio is None:
         return []
     single = isinstance(audio, (str, os.PathLike, Clip, np.ndarray)) or hasattr(audio, "read")
-    if not single and not isinstance(audio, Iterable):
+    if not single and (not isinstance(audio, Iterable) or isinstance(audio, (Mapping, bytes, bytearray))):
         raise UsageError(f"audio is {kind_of(audio)}, expected a path, a Clip or an array, or a list of them")
     sources = [audio] if single else list(audio)
     if sources:
@@ -106,15 +102,17 @@ def check_history(history: Any) -> None:
         raise UsageError('history must be a list of {"query": text, "audio": [...], "answer": text}')
 
 
-def _chat_format(model: QwenAudio, task: str | None, format: str | None) -> str:
-    """ "raw" or "chatml": as asked for, else raw for a task (its tags are a base prompt), else what the checkpoint says."""
+def check_combination(prompt: str, task: str | None, format: str | None, task_options: Mapping[str, str | None]) -> None:
+    """Raise UsageError for options that no model could take together, or a format that is none."""
     if format is not None and format not in FORMATS:
         raise UsageError(f"--format is {shown(format)}, expected base or chat")
     if task and format and FORMATS[format] == "chatml":
         raise UsageError("a task is a base prompt; leave --format chat out, or ask with --prompt in words")
-    if format:
-        return FORMATS[format]
-    return "raw" if task else model.config.generation.chat_format
+    if task and prompt:
+        raise UsageError("a task brings its own prompt: give --task or --prompt, not both (a question goes into --question)")
+    if not task and any(task_options.values()):
+        given = ", ".join("--" + name.replace("_", "-") for name, value in task_options.items() if value)
+        raise UsageError(f"{given} belongs to a task; give --task too")
 
 
 def _lay_out_chat(

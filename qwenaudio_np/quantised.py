@@ -34,7 +34,8 @@ REFITS = 2  # 4 bits: how often scale and offset are fitted to the codes, and th
 class Quantised:
     """A weight [out, inner] in memory as on disk (convert/FORMAT.md): blocks of 16 rows, in them groups of 32 columns.
 
-    Behind the last row and the last column there are zeros up to whole blocks and groups.
+    Behind the last row and the last column zeros were added up to whole blocks and groups; with 4 bits they come back as what offset and
+    scale make of them, and what they are multiplied with is 0.
     """
 
     bits: int

@@ -16,8 +16,7 @@ from qwenaudio_np.config import ModelConfig, read_json
 from qwenaudio_np.errors import FormatError, shown, shown_size
 from qwenaudio_np.memory import available_bytes, cache_bytes, needed_bytes
 from qwenaudio_np.request import Result
-
-MANIFEST = "manifest.json"  # written by the converter, last
+from qwenaudio_np.shards import MANIFEST
 
 
 def result_report(result: Result) -> dict[str, Any]:

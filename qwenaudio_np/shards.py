@@ -16,6 +16,7 @@ from qwenaudio_np.safetensors_file import Header
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+MANIFEST = "manifest.json"  # written by the converter, last
 SUFFIX = ".safetensors"
 MAX_INDEX_BYTES = 1 << 24
 

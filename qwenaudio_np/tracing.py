@@ -17,7 +17,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -63,12 +63,14 @@ def trace(
     else:
         if prompt or any(request.values()):
             raise UsageError("ids are a whole prompt already; give ids, or a prompt and its options, not both")
-        if not isinstance(ids, Iterable) or not all(map(is_whole, ids)):
-            raise UsageError("ids must be whole numbers")
+        if not isinstance(ids, Iterable) or isinstance(ids, (Mapping, Set)) or not all(map(is_whole, ids := list(ids))):
+            raise UsageError("ids must be whole numbers in a list")
         clips, chat_format, shortest = tuple(read_clips(model, audio)), model.config.generation.chat_format, 0
     model.check_ids(ids)
     if not force:
-        needed = needed_bytes(model.config, _kept_bytes(model, len(ids), clips), len(ids), model.dtype, model.kv)
+        positions = min(len(ids) + steps, model.config.text.max_position_embeddings)
+        kept = _kept_bytes(model, len(ids), positions - len(ids), clips)
+        needed = needed_bytes(model.config, kept, positions, model.dtype, model.kv)
         require_memory(needed, available_bytes(mapped=mapped_bytes(model.weights)))
     clips = tuple(replace(clip) for clip in clips)  # one object that stands twice would be encoded, and told of, once
     taps: dict[str, np.ndarray] = {"prompt.ids": np.asarray(ids, np.int64)}
@@ -97,11 +99,12 @@ def _tap_cache(model: QwenAudio, cache: KVCache, tap: Tap) -> None:
         tap(f"decoder.h.{layer}.value_cache", values.transpose(1, 0, 2))
 
 
-def _kept_bytes(model: QwenAudio, positions: int, clips: Sequence[Clip]) -> int:
+def _kept_bytes(model: QwenAudio, positions: int, steps: int, clips: Sequence[Clip]) -> int:
     """Bytes of what a trace keeps. Per position: each block's output, key and value, and the logits twice (computed, then copied). Per
-    clip: the encoder's blocks, convolutions and mel."""
+    step: the logits twice, too. Per clip: the encoder's blocks, convolutions and mel."""
     text, audio = model.config.text, model.config.audio
     decoder = positions * (3 * (text.num_hidden_layers + 1) * text.hidden_size + 2 * text.vocab_size)
+    decoder += 2 * steps * text.vocab_size
     encoder = sum(clip.positions * ((audio.n_layer + 4) * audio.n_state + 2 * audio.n_mels) for clip in clips) if audio else 0
     return model.dtype.itemsize * (decoder + encoder)
 

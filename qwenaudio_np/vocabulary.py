@@ -12,6 +12,7 @@ from pathlib import Path
 from qwenaudio_np.errors import FormatError, shown
 from qwenaudio_np.files import read_bytes
 
+VOCABULARY_FILE = "qwen.tiktoken"  # its name in a checkpoint folder
 MAX_VOCABULARY_BYTES = 16 << 20
 MAX_LINE_BYTES = 1024  # the longest published line has 178
 MAX_RANK_DIGITS = 8  # more lines than that do not fit in the file

@@ -35,4 +35,9 @@ def split_heads(x: Array, heads: int) -> Array:
 def require_finite(row: Array, place: str) -> None:
     """NaN or infinity in `row` means broken weights; saying so beats printing the token that NaN happens to pick."""
     if not np.isfinite(row).all():
-        raise NumericsError(f"non-finite activations after {place}; the checkpoint is damaged there, or its values overflow")
+        raise non_finite(place)
+
+
+def non_finite(place: str) -> NumericsError:
+    """The error of activations that are not finite."""
+    return NumericsError(f"non-finite activations after {place}; the checkpoint is damaged there, or its values overflow")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qwenaudio_np.cache import FIRST_CAPACITY, KVCache
+from qwenaudio_np.cache import FIRST_CAPACITY, KVCache, Past
 from qwenaudio_np.config import TextConfig, parse_config
 from qwenaudio_np.decoder import decode, ntk_alpha
 from tests import naive
@@ -198,6 +198,19 @@ def test_step_by_step_equals_one_pass(folder: Path, ops: Any) -> None:
     cache.truncate(30)
     rest = decode(model.embed(ids)[30:], cache, model.weights, model.config.text, ops)
     assert distance(rest, whole[30:]) < 1e-12
+
+
+@pytest.mark.parametrize("shared", [0, 20])
+def test_a_prefill_takes_the_cache_of_the_past_over(golden: Path, ops: Any, shared: int) -> None:
+    """Also where it has nothing in common with it, or another alpha: one cache at a time."""
+    model = open_model(golden / "short_context_bf16" / "checkpoint", ops)
+    before = model.embed(words(60))
+    for after in (model.embed([*words(60)[:shared], *words(90)[60:90]]), model.embed([*words(60)[:shared], *words(170)[60:]])):
+        _, cache = model.prefill(before)
+        hidden, taken = model.prefill(after, past=Past(before, cache))
+        whole, _ = model.prefill(after)
+        assert taken is cache and taken.length == len(after) and taken.ntk_alpha == ntk_alpha(len(after), model.config.text)
+        assert distance(hidden, whole[-len(hidden) :]) < 1e-12
 
 
 def test_steps_keep_the_alpha_of_the_prefill(golden: Path, ops: Any) -> None:

@@ -87,3 +87,9 @@ def test_progress_shows_on_a_terminal_only() -> None:
 
 def test_verbose_shows_progress_without_a_terminal(run: Run) -> None:
     assert "prompt of" in run(*request("-p", "x", "--verbose")).err
+
+
+@pytest.mark.parametrize("words", [("-p", "x", "--task", "asr"), ("--task", "asr", "--format", "chat"), ("-p", "x", "--style", "plain")])
+def test_words_that_no_model_takes_together_are_refused_before_one_is_opened(run: Run, words: tuple[str, ...]) -> None:
+    refused = run(*request(*words, "--verbose"))
+    assert refused.status == 2 and refused.err.count("\n") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import signal
 import subprocess
@@ -59,6 +60,12 @@ def dropped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 )
 def test_one_line(text: str, shown: str) -> None:
     assert console.one_line(text) == shown and "\n" not in shown
+
+
+def test_json_steers_no_terminal() -> None:
+    text = "a\x7f\x9b31m\u202e\u2028\u4f60\u597d\U0001f600 \x1b"
+    line = console.steers_nothing(json.dumps(text, ensure_ascii=False))
+    assert line == '"a\\u007f\\u009b31m\\u202e\\u2028\u4f60\u597d\U0001f600 \\u001b"' and json.loads(line) == text
 
 
 def test_put_arrives_or_says_why(monkeypatch: pytest.MonkeyPatch, dropped: list[int]) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from qwenaudio_np.config import load_config
 from qwenaudio_np.convert.converter import convert_checkpoint
 from qwenaudio_np.convert.names import QWEN, WHISPER, encoder_tensors, from_upstream, to_upstream
 from qwenaudio_np.convert.verify import verify_checkpoint
@@ -98,3 +101,16 @@ def test_whisper(tmp_path: Path, dtype: str, layout: str) -> None:
     convert_checkpoint(tmp_path / "tiny.pt", tmp_path / "there")
     assert upstream(WHISPER, stored(tmp_path / "there")) == entries
     assert verify_checkpoint(tmp_path / "there", tmp_path / "tiny.pt").ok
+
+
+def test_halves_of_characters_in_a_name_and_in_the_config_come_through(tmp_path: Path) -> None:
+    """A file's name may be no UTF-8 and a config may hold any escape; what is written of them is read again."""
+    source = make_checkpoint(tmp_path / "source")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"note": "\udce8 \u4f60"}))
+    weights = next(source.glob("*.safetensors"))
+    shutil.move(weights, single := tmp_path / os.fsdecode(b"mod\xe8le.safetensors"))
+    convert_checkpoint(single, tmp_path / "out", config=source)
+    assert verify_checkpoint(tmp_path / "out", single).ok
+    assert load_config(tmp_path / "out") and json.loads((tmp_path / "out/config.json").read_text("utf-8"))["note"] == "\udce8 \u4f60"
+    assert os.fsdecode(b"mod\xe8le") in json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))["sources"][0]["name"]

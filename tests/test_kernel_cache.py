@@ -120,6 +120,14 @@ def test_the_fingerprint_changes_with_every_source(tmp_path: Path, monkeypatch: 
     assert len(names) == 1 + len(list(tmp_path.glob("*.py")))
 
 
+@pytest.mark.parametrize("setting", ["OPT", "ENABLE_AVX", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT"])
+def test_the_fingerprint_changes_with_every_setting_that_shapes_code(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = part("cache_folder")
+    usual = cache.fingerprint()
+    monkeypatch.setattr(cache.numba.config, setting, "another")
+    assert cache.fingerprint() != usual
+
+
 # --- folders of old versions ------------------------------------------------------------------------------------------------
 
 

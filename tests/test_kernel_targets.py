@@ -21,6 +21,15 @@ from tests.kernel_parts import ROOT, compiled_only, part, random, recompiled
 BITS = pytest.mark.parametrize("bits", [8, 4])
 
 
+def test_without_avx_nothing_of_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NUMBA_ENABLE_AVX=0: Numba's code has none of it then, and LLVM would end the process over a wider vector."""
+    isa = part("isa")
+    monkeypatch.setattr(isa.config, "ENABLE_AVX", 0)
+    monkeypatch.setattr(isa.config, "CPU_FEATURES", None)
+    monkeypatch.setattr(isa.config, "CPU_NAME", None)
+    assert isa.available() == ("plain",) and not any(name.startswith("avx") for name in isa.features())
+
+
 # --- vpdpbusd and its twin ----------------------------------------------------------------------------------------------------
 
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from argparse import ArgumentTypeError
+from collections.abc import Collection
 
 import pytest
 
+from qwenaudio_np.backends import BACKENDS
+from qwenaudio_np.cache import KEPT
+from qwenaudio_np.convert import random_checkpoint
+from qwenaudio_np.convert.random_checkpoint import SIZES
+from qwenaudio_np.convert.weight_source import KINDS
+from qwenaudio_np.convert.weight_types import WEIGHT_TYPES
 from qwenaudio_np.errors import UsageError
+from qwenaudio_np.loading import DTYPES
 from qwenaudio_np.options import whole_number
 from qwenaudio_np.parser import SHORT_USAGE, VERBS, parse, with_hyphens
 from qwenaudio_np.tasks import TASKS
+from qwenaudio_np.weight_plan import WEIGHTS
 
 
 def test_defaults() -> None:
@@ -95,3 +105,25 @@ def test_the_examples_are_commands_that_parse(capsys: pytest.CaptureFixture[str]
     assert {parse(shlex.split(command)).verb for command in commands} == set(VERBS)
     assert all(verb in page for verb in VERBS) and "usage:" in SHORT_USAGE
     assert help_of(["--version"], capsys).startswith("qwenaudio-np ")
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "table"),
+    [
+        (["-p", "x"], "weights", WEIGHTS),
+        (["-p", "x"], "kv", KEPT),
+        (["-p", "x"], "backend", BACKENDS),
+        (["trace", "-p", "x", "-o", "x"], "dtype", DTYPES),
+        (["convert", "a", "b"], "weights", WEIGHT_TYPES),
+        (["convert", "a", "b"], "from", KINDS),
+        (["random-checkpoint", "a"], "size", SIZES),
+        (["random-checkpoint", "a"], "dtype", random_checkpoint.DTYPES),
+    ],
+)
+def test_choices_are_those_of_the_tables(words: list[str], name: str, table: Collection[str]) -> None:
+    """options.py types them out, to import nothing heavy."""
+    for value in table:
+        assert vars(parse([*words, f"--{name}", value]))[name.replace("from", "from_")] == value
+    with pytest.raises(UsageError) as caught:
+        parse([*words, f"--{name}", "nothing"])
+    assert set(re.findall(r"'([\w.]+)'", str(caught.value))) - {"nothing"} == set(table)

@@ -13,6 +13,7 @@ import qwenaudio_np
 from qwenaudio_np.audio import load_clip
 from qwenaudio_np.cache import Memory
 from qwenaudio_np.errors import ResourceError, UsageError
+from qwenaudio_np.memory import cache_bytes
 from qwenaudio_np.model import QwenAudio
 from qwenaudio_np.prepare import prepare
 from qwenaudio_np.prompt import PromptWarning
@@ -269,3 +270,43 @@ def test_what_is_too_long_is_refused_before_sound_is_encoded(model: QwenAudio, t
     monkeypatch.setattr(QwenAudio, "encode_audio", None)
     with pytest.raises(UsageError, match="expected 1 to 8192"):
         model.generate("a " * 9000, audio=[tone])
+
+
+@pytest.mark.parametrize("name", ["format", "system", "history", "memory"])
+def test_a_chat_brings_its_own(model: QwenAudio, name: str) -> None:
+    with pytest.raises(UsageError, match=f"a chat has its own {name}; "):
+        model.chat().ask("why?", **{name: None})
+
+
+@pytest.mark.parametrize("audio", [{"array": np.zeros(160), "sampling_rate": 16000}, b"RIFF", bytearray(b"RIFF")])
+def test_what_holds_sound_in_another_form_is_refused_as_a_whole(model: QwenAudio, audio: Any) -> None:
+    with pytest.raises(UsageError, match=f"audio is .*{type(audio).__name__}.*, expected a path"):
+        model.generate("why?", audio=audio)
+
+
+def test_a_prompt_without_tokens_asks_for_some(model: QwenAudio) -> None:
+    with pytest.raises(UsageError, match=r"the prompt has 0 tokens, expected 1 to \d+ .*; give some text"):
+        model.generate("", format="base")
+
+
+@pytest.mark.parametrize("ids", [{1: 2}, {1, 2}, {1: 2}.keys()])
+def test_ids_have_an_order(model: QwenAudio, ids: Any) -> None:
+    with pytest.raises(UsageError, match="ids must be whole numbers in a list"):
+        qwenaudio_np.trace(model, ids=ids)
+    assert qwenaudio_np.trace(model, ids=(n for n in (1, 2)))["prompt.ids"].tolist() == [1, 2]
+
+
+def test_the_memory_of_a_trace_counts_its_steps(model: QwenAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("qwenaudio_np.tracing.require_memory", lambda needed, there: asked.append(needed))
+    for steps in (0, 3, 10**9):
+        monkeypatch.setattr("qwenaudio_np.tracing.generate_ids", lambda *_: [(0, np.zeros(1))])
+        qwenaudio_np.trace(model, ids=[1, 2], steps=steps)
+    text = model.config.text
+    of_one_more = cache_bytes(text, 1, 4) + 4 * (3 * (text.num_hidden_layers + 1) * text.hidden_size + 2 * text.vocab_size)
+    assert asked[1] - asked[0] >= 3 * 2 * 4 * text.vocab_size + cache_bytes(text, 3, 4)
+    assert asked[2] < asked[0] + of_one_more * text.max_position_embeddings * 100  # no more steps than there are positions
+
+
+def test_all_public_names_are_found() -> None:
+    assert set(dir(qwenaudio_np)) == set(qwenaudio_np.__all__)
