@@ -68,10 +68,7 @@ def trace(
         clips, chat_format, shortest = tuple(read_clips(model, audio)), model.config.generation.chat_format, 0
     model.check_ids(ids)
     if not force:
-        positions = min(len(ids) + steps, model.config.text.max_position_embeddings)
-        kept = _kept_bytes(model, len(ids), positions - len(ids), clips)
-        needed = needed_bytes(model.config, kept, positions, model.dtype, model.kv)
-        require_memory(needed, available_bytes(mapped=mapped_bytes(model.weights)))
+        _require_memory(model, len(ids), steps, clips)
     clips = tuple(replace(clip) for clip in clips)  # one object that stands twice would be encoded, and told of, once
     taps: dict[str, np.ndarray] = {"prompt.ids": np.asarray(ids, np.int64)}
 
@@ -97,6 +94,14 @@ def _tap_cache(model: QwenAudio, cache: KVCache, tap: Tap) -> None:
         keys, values = (widen(kept, model.dtype) for kept in cache.view(layer))  # [heads, L, head_dim]
         tap(f"decoder.h.{layer}.key_cache", keys.transpose(1, 0, 2))
         tap(f"decoder.h.{layer}.value_cache", values.transpose(1, 0, 2))
+
+
+def _require_memory(model: QwenAudio, length: int, steps: int, clips: Sequence[Clip]) -> None:
+    """Mapped weights must find room beside what the trace makes and keeps."""
+    positions = min(length + steps, model.config.text.max_position_embeddings)
+    kept = _kept_bytes(model, length, positions - length, clips)
+    needed = needed_bytes(model.config, kept, positions, model.dtype, model.kv)
+    require_memory(needed, available_bytes(mapped=mapped_bytes(model.weights)))
 
 
 def _kept_bytes(model: QwenAudio, positions: int, steps: int, clips: Sequence[Clip]) -> int:
