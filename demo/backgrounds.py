@@ -27,7 +27,7 @@ def places(entries: list[dict[str, Any]], device: torch.device) -> dict[str, Ten
 
 
 def add_backgrounds(waves: Tensor, batch: Batch, heard: Tensor, behind: dict[str, Tensor]) -> Tensor:
-    """waves [rows, samples] with something behind every fourth row of speech, from its first sample to its last, again and again."""
+    """waves [rows, samples] with something behind about a quarter of the rows of speech, all along each of them, again and again."""
     rows = batch.speech[torch.rand(len(batch.speech), device=waves.device) < HOW_OFTEN]
     if not len(rows) or not all(len(spans) for spans in behind.values()):
         return waves

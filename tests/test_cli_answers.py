@@ -118,6 +118,9 @@ def test_the_model_may_come_from_the_environment(run: Run, monkeypatch: pytest.M
     monkeypatch.setenv("QWENAUDIO_MODEL", str(TINY))
     assert run("-p", "hello", "-n", 4, "--backend", "reference") == run(*request("-p", "hello"))
     assert run("-p", "hello", "-m", "nowhere").status == 1  # the option wins
+    monkeypatch.setenv("QWENAUDIO_MODEL", "nowhere")
+    refused = run("-p", "hello")
+    assert refused.status == 1 and "config.json': no such file; check the path in the environment variable QWENAUDIO_MODEL" in refused.err
 
 
 def test_stdin_brings_sound_or_a_prompt(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

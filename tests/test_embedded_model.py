@@ -136,6 +136,14 @@ def test_a_chat_says_words_and_then_when(model: QwenAudio) -> None:
     assert re.fullmatch(r'The word "young" starts at <\|\d+\.\d\d\|> seconds and ends at <\|\d+\.\d\d\|> seconds\.', answer)
 
 
+def test_the_readme_shows_what_the_chat_answers(model: QwenAudio) -> None:
+    """It stands in a comment, which no other test compares."""
+    (line,) = re.findall(r'chat\.ask\((\'.*\')\)\.text\)  # (.*)', (ROOT / "README.md").read_text("utf-8"))
+    chat = model.chat()
+    chat.ask("what does the person say?", audio=[DIGITS])
+    assert chat.ask(line[0].strip("'")).text == line[1]
+
+
 def test_a_chat_says_when_a_word_was_said(model: QwenAudio) -> None:
     off = []
     for word, (start, end) in zip(("six", "nine", "four"), zip(DIGIT_TIMES[::2], DIGIT_TIMES[1::2], strict=True), strict=True):
