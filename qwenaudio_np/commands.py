@@ -179,7 +179,7 @@ def _open_model(arguments: Namespace, progress: console.Progress) -> tuple[QwenA
 
 def _json(report: dict[str, Any], output: str | None = None) -> str:
     """One line. Outside ASCII as it is, where the place it goes to can hold that; what would steer a terminal as an escape."""
-    return console.steers_nothing(json.dumps(report, ensure_ascii=output is None and not console.writes_unicode()))
+    return console.plain_json(json.dumps(report, ensure_ascii=output is None and not console.writes_unicode()))
 
 
 def _deliver(text: str, output: str | None) -> None:

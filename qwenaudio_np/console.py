@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import os
-import re
 import signal
 import sys
 import unicodedata
@@ -16,7 +15,6 @@ from types import FrameType
 
 from qwenaudio_np.errors import QwenAudioError
 
-STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT, as shells count
 
 
@@ -72,9 +70,14 @@ def one_line(text: str) -> str:
     return "".join(c if _can_show(c) else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def steers_nothing(line: str) -> str:
-    """A line of JSON; what it lets pass and would steer a terminal (C1 controls, changes of direction) is written as an escape."""
-    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+def plain_json(line: str) -> str:
+    """A line of JSON; what `one_line` would write out, and JSON lets pass, as JSON's own escapes: one for each half of a wide character."""
+    return "".join(c if _can_show(c) else _json_escape(c) for c in line)
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[k : k + 4]}" for k in range(0, len(units), 4))
 
 
 def _can_show(character: str) -> bool:

@@ -64,7 +64,8 @@ def test_one_line(text: str, shown: str) -> None:
 
 def test_json_steers_no_terminal() -> None:
     text = "a\x7f\x9b31m\u202e\u2028\u4f60\u597d\U0001f600 \x1b"
-    line = console.steers_nothing(json.dumps(text, ensure_ascii=False))
+    line = console.plain_json(json.dumps(text, ensure_ascii=False))
+    assert json.loads(console.plain_json('"\U000e0001"')) == "\U000e0001" and console.plain_json('"\U000e0001"').isascii()
     assert line == '"a\\u007f\\u009b31m\\u202e\\u2028\u4f60\u597d\U0001f600 \\u001b"' and json.loads(line) == text
 
 

@@ -189,3 +189,7 @@ def test_ci_runs_the_command_of_the_readme() -> None:
     assert os.access(script, os.X_OK)
     assert re.findall(r"^\s*(?:exec )?(make .*?)(?: <.*)?$", script.read_text(), re.MULTILINE) == ["make test"]
     assert "\nmake test" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_all_public_names_are_found() -> None:
+    assert set(dir(qwenaudio_np)) == set(qwenaudio_np.__all__)

@@ -11,9 +11,7 @@ import pytest
 
 import qwenaudio_np
 from qwenaudio_np.audio import load_clip
-from qwenaudio_np.cache import Memory
 from qwenaudio_np.errors import ResourceError, UsageError
-from qwenaudio_np.memory import cache_bytes
 from qwenaudio_np.model import QwenAudio
 from qwenaudio_np.prepare import prepare
 from qwenaudio_np.prompt import PromptWarning
@@ -149,64 +147,6 @@ def test_ctrl_c_keeps_what_was_answered(model: QwenAudio) -> None:
     assert 3 <= len(result.token_ids) < 50
 
 
-def test_chat_remembers(model: QwenAudio, tone: Path) -> None:
-    chat = model.chat()
-    first = chat.ask("what is it?", audio=[tone], max_new_tokens=5)
-    second = chat.ask("are you sure?", max_new_tokens=5)
-    written = [{"query": "what is it?", "audio": [str(tone)], "answer": first.text}]
-    assert second.prompt_ids == model.generate("are you sure?", history=written, max_new_tokens=1).prompt_ids
-    assert [turn["query"] for turn in chat.history] == ["what is it?", "are you sure?"]
-
-
-def test_turns_can_be_taken_back_and_put_in(model: QwenAudio, tone: Path) -> None:
-    chat = model.chat()
-    chat.ask("what is it?", audio=[tone], max_new_tokens=3)
-    saved = list(chat.history)
-    want = chat.ask("sure?", max_new_tokens=3)
-    chat.history.pop()
-    assert chat.ask("sure?", max_new_tokens=3).prompt_ids == want.prompt_ids
-    other = model.chat()
-    other.history += saved
-    assert other.ask("sure?", max_new_tokens=3).token_ids == want.token_ids
-    heard = list(other._memory.sounds)
-    other.ask("why?", max_new_tokens=3)
-    assert list(other._memory.sounds) == heard, "a clip of a turn that was put in is read and encoded once"
-    assert len(other._heard) == len(other.history) == 3
-
-
-def test_sounds_of_turns_that_left_the_window_are_let_go(model: QwenAudio) -> None:
-    memory, clips = Memory(), [as_clip(np.zeros(1600, np.float32)) for _ in range(2)]
-    model.generate("a", clips, max_new_tokens=1, memory=memory)
-    assert len(memory.sounds) == 2
-    model.generate("a", clips[1:], max_new_tokens=1, memory=memory)
-    assert [clip for clip, _ in memory.sounds] == clips[1:]
-
-
-def test_a_later_turn_computes_only_what_is_new(model: QwenAudio, tone: Path, golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every question through a conversation, and once more from nothing: the same ids, but fewer rows through the decoder."""
-    from qwenaudio_np import model as module
-
-    rows: list[int] = []
-    encoded: list[int] = []
-    decode, encode = module.decode, module.encode_clip
-    monkeypatch.setattr(module, "decode", lambda x, *rest: (rows.append(len(x)), decode(x, *rest))[1])
-    monkeypatch.setattr(module, "encode_clip", lambda mel, n, *rest: (encoded.append(n), encode(mel, n, *rest))[1])
-    chat = model.chat()
-    history: list[dict[str, Any]] = []
-    questions = [("what is it?", [tone]), ("sure?", []), ("and this?", [golden / "audio/speech.flac"]), ("so?", [])]
-    for turn, (query, audio) in enumerate(questions):
-        rows.clear(), encoded.clear()
-        got = chat.ask(query, audio=audio, max_new_tokens=6)
-        spent, heard = rows[0], list(encoded)
-        want = model.generate(query, audio, history=history, max_new_tokens=6)
-        assert (got.token_ids, got.prompt_ids) == (want.token_ids, want.prompt_ids)
-        if turn in (1, 3):
-            assert spent < 50 < len(got.prompt_ids) and heard == []
-        if turn == 2:  # beside the longer clip the first one sees a frame of its own silence: it is heard anew, and all after it
-            assert heard == [8531, 85280] and spent > 100
-        history.append({"query": query, "audio": audio, "answer": got.text})
-
-
 def test_several_clips_for_a_task_are_warned_about(model: QwenAudio, tone: Path) -> None:
     with pytest.warns(PromptWarning, match="2 clips stand in one prompt"):
         prepare(model, audio=[tone, tone], task="asr")
@@ -255,27 +195,10 @@ def test_things_of_another_type_are_refused_in_words(model: QwenAudio, options: 
     assert model.generate("why?", history=None, max_new_tokens=1).token_ids
 
 
-def test_a_turn_that_is_changed_in_place_is_read_anew(model: QwenAudio, tone: Path, golden: Path) -> None:
-    chat = model.chat()
-    history = chat.history
-    chat.ask("what is it?", audio=[tone], max_new_tokens=2)
-    assert chat.history is history
-    chat.history[0]["audio"] = [str(golden / "audio/silence.wav")]
-    assert [clip.path for clip in chat.ask("sure?", max_new_tokens=2).clips] == [str(golden / "audio/silence.wav")]
-    chat.history = tuple(chat.history[1:])  # type: ignore[assignment]
-    assert chat.ask("sure?", max_new_tokens=2).clips == [] and len(chat.history) == 2
-
-
 def test_what_is_too_long_is_refused_before_sound_is_encoded(model: QwenAudio, tone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(QwenAudio, "encode_audio", None)
     with pytest.raises(UsageError, match="expected 1 to 8192"):
         model.generate("a " * 9000, audio=[tone])
-
-
-@pytest.mark.parametrize("name", ["format", "system", "history", "memory"])
-def test_a_chat_brings_its_own(model: QwenAudio, name: str) -> None:
-    with pytest.raises(UsageError, match=f"a chat has its own {name}; "):
-        model.chat().ask("why?", **{name: None})
 
 
 @pytest.mark.parametrize("audio", [{"array": np.zeros(160), "sampling_rate": 16000}, b"RIFF", bytearray(b"RIFF")])
@@ -287,26 +210,3 @@ def test_what_holds_sound_in_another_form_is_refused_as_a_whole(model: QwenAudio
 def test_a_prompt_without_tokens_asks_for_some(model: QwenAudio) -> None:
     with pytest.raises(UsageError, match=r"the prompt has 0 tokens, expected 1 to \d+ .*; give some text"):
         model.generate("", format="base")
-
-
-@pytest.mark.parametrize("ids", [{1: 2}, {1, 2}, {1: 2}.keys()])
-def test_ids_have_an_order(model: QwenAudio, ids: Any) -> None:
-    with pytest.raises(UsageError, match="ids must be whole numbers in a list"):
-        qwenaudio_np.trace(model, ids=ids)
-    assert qwenaudio_np.trace(model, ids=(n for n in (1, 2)))["prompt.ids"].tolist() == [1, 2]
-
-
-def test_the_memory_of_a_trace_counts_its_steps(model: QwenAudio, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr("qwenaudio_np.tracing.require_memory", lambda needed, there: asked.append(needed))
-    for steps in (0, 3, 10**9):
-        monkeypatch.setattr("qwenaudio_np.tracing.generate_ids", lambda *_: [(0, np.zeros(1))])
-        qwenaudio_np.trace(model, ids=[1, 2], steps=steps)
-    text = model.config.text
-    of_one_more = cache_bytes(text, 1, 4) + 4 * (3 * (text.num_hidden_layers + 1) * text.hidden_size + 2 * text.vocab_size)
-    assert asked[1] - asked[0] >= 3 * 2 * 4 * text.vocab_size + cache_bytes(text, 3, 4)
-    assert asked[2] < asked[0] + of_one_more * text.max_position_embeddings * 100  # no more steps than there are positions
-
-
-def test_all_public_names_are_found() -> None:
-    assert set(dir(qwenaudio_np)) == set(qwenaudio_np.__all__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import qwenaudio_np
 from qwenaudio_np import tracing
 from qwenaudio_np.audio import load_clip
 from qwenaudio_np.errors import MismatchError, UsageError
+from qwenaudio_np.memory import cache_bytes
 from qwenaudio_np.tracing import describe
 
 
@@ -117,3 +119,22 @@ def test_the_description_holds_strings_only(model: qwenaudio_np.QwenAudio) -> No
     assert json.loads(told["order"]) == list(taps)
     assert told["numba"][0].isdigit() and told["numpy"] == np.__version__
     assert told["dtype"] == str(model.dtype) and told["backend"] == "reference" and len(told["config_sha256"]) == 64
+
+
+@pytest.mark.parametrize("ids", [{1: 2}, {1, 2}, {1: 2}.keys()])
+def test_ids_have_an_order(model: qwenaudio_np.QwenAudio, ids: Any) -> None:
+    with pytest.raises(UsageError, match="ids must be whole numbers in a list"):
+        qwenaudio_np.trace(model, ids=ids)
+    assert qwenaudio_np.trace(model, ids=(n for n in (1, 2)))["prompt.ids"].tolist() == [1, 2]
+
+
+def test_the_memory_of_a_trace_counts_its_steps(model: qwenaudio_np.QwenAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("qwenaudio_np.tracing.require_memory", lambda needed, there: asked.append(needed))
+    for steps in (0, 3, 10**9):
+        monkeypatch.setattr("qwenaudio_np.tracing.generate_ids", lambda *_: [(0, np.zeros(1))])
+        qwenaudio_np.trace(model, ids=[1, 2], steps=steps)
+    text, size = model.config.text, model.dtype.itemsize
+    of_one_more = cache_bytes(text, 1, size) + size * (3 * (text.num_hidden_layers + 1) * text.hidden_size + 2 * text.vocab_size)
+    assert asked[1] - asked[0] >= 3 * 2 * size * text.vocab_size + cache_bytes(text, 3, size)
+    assert asked[2] < asked[0] + of_one_more * text.max_position_embeddings * 100  # no more steps than there are positions
