@@ -14,7 +14,7 @@ from qwenaudio_np.audio import Clip
 from qwenaudio_np.errors import UsageError, kind_of, require_text, shown, value_of
 from qwenaudio_np.prompt import DEFAULT_SYSTEM, Prompt, PromptWarning, Turn, base_prompt, chat_prompt
 from qwenaudio_np.sampler import is_whole
-from qwenaudio_np.sources import as_clip
+from qwenaudio_np.sources import WITH_RATE, as_clip
 from qwenaudio_np.tasks import task_prompt
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def read_clips(model: QwenAudio, audio: Any) -> list[Clip]:
         return []
     single = isinstance(audio, (str, os.PathLike, Clip, np.ndarray)) or hasattr(audio, "read")
     if not single and (not isinstance(audio, Iterable) or isinstance(audio, (Mapping, bytes, bytearray))):
-        raise UsageError(f"audio is {kind_of(audio)}, expected a path, a Clip or an array, or a list of them")
+        raise UsageError(f"audio is {kind_of(audio)}, expected a path, a Clip or an array, or a list of them; {WITH_RATE}")
     sources = [audio] if single else list(audio)
     if sources:
         model.audio_config()

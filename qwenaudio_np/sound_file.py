@@ -27,6 +27,7 @@ BLOCK_VALUES = 1 << 20  # numbers held by one block, all channels together: 8 Mi
 BLOCKS_PER_SECOND = 16  # small blocks, because a decoding error loses the block it happens in
 UNKNOWN_FRAMES = 1 << 62  # libsndfile answers 2^63 - 1 where the header gives no length
 SNIFFED_BYTES = 64
+OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the longest: header, table of its segments' lengths, segments (RFC 3533)
 # Where a header of WAV, RF64, W64, AIFF or AU promises more bytes than there are, libsndfile counts those, and notes it in its log.
 PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 UNKNOWN_BYTES = 0x7FFF0000  # what writes to a pipe cannot know the length, and promises this or more
@@ -70,6 +71,7 @@ class Recording:
         self.name, self.rate, self.claimed = name, rate, claimed
         self.frames, self.ended, self.partial, self.damage = 0, False, False, ""
         self.promised: tuple[int, int] | None = None  # bytes by the header, and fewer that there are
+        self.endless = False  # the page that ends an OGG file is missing, which libsndfile passes over
         self._read = read
         self._block = max(1, min(rate // BLOCKS_PER_SECOND, BLOCK_VALUES // channels))
 
@@ -95,6 +97,8 @@ class Recording:
             self.damage = f"its header promises {self.claimed} frames"
         if self.ended and self.promised and not self.damage:
             self.damage = f"its header promises {self.promised[0]} bytes of sound, {self.promised[1]} are there"
+        if self.ended and self.endless and not self.damage:
+            self.damage = "its last OGG page is missing"
 
     def _fail(self, failure: soundfile.SoundFileError) -> None:
         if self.frames == 0:
@@ -140,6 +144,7 @@ def open_recording(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Record
 
 @contextmanager
 def _decoding(name: str, handle: int | BytesIO, head: bytes) -> Iterator[Recording]:
+    endless = head.startswith(b"OggS") and not _ogg_ends(_last_bytes(handle, 2 * OGG_PAGE))
     with _quiet_c_libraries(handle):
         try:
             sound = _ForwardOnly(handle)
@@ -156,7 +161,7 @@ def _decoding(name: str, handle: int | BytesIO, head: bytes) -> Iterator[Recordi
                 return sound.read(frames, dtype="float64", always_2d=True)
 
             recording = Recording(name, sound.samplerate, sound.channels, claimed, read)
-            recording.promised = _promised(sound.extra_info)
+            recording.promised, recording.endless = _promised(sound.extra_info), endless
             yield recording
 
 
@@ -165,6 +170,23 @@ def _promised(log: str) -> tuple[int, int] | None:
     found = PROMISED.search(log)
     promised, there = map(int, found.groups()) if found else (0, 0)
     return (promised, there) if there < promised < UNKNOWN_BYTES else None
+
+
+def _last_bytes(handle: int | BytesIO, count: int) -> bytes:
+    """At most so many from the end; the handle is at the beginning afterwards."""
+    if isinstance(handle, BytesIO):
+        return bytes(handle.getbuffer()[-count:])
+    os.lseek(handle, max(0, os.fstat(handle).st_size - count), os.SEEK_SET)
+    tail = os.read(handle, count)
+    os.lseek(handle, 0, os.SEEK_SET)
+    return tail
+
+
+def _ogg_ends(tail: bytes) -> bool:
+    """Whether the last page in these bytes is whole, and says that it ends its stream. What stands behind it is not looked at."""
+    page = tail[tail.rfind(b"OggS") :]
+    whole = len(page) >= 27 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
+    return whole and bool(page[5] & 4)
 
 
 def _hold(stream: BinaryIO, name: str) -> BytesIO:

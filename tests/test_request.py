@@ -203,8 +203,13 @@ def test_what_is_too_long_is_refused_before_sound_is_encoded(model: QwenAudio, t
 
 @pytest.mark.parametrize("audio", [{"array": np.zeros(160), "sampling_rate": 16000}, b"RIFF", bytearray(b"RIFF")])
 def test_what_holds_sound_in_another_form_is_refused_as_a_whole(model: QwenAudio, audio: Any) -> None:
-    with pytest.raises(UsageError, match=f"audio is .*{type(audio).__name__}.*, expected a path"):
+    with pytest.raises(UsageError, match=f"audio is .*{type(audio).__name__}.*, expected a path.*; .*clip_from_array"):
         model.generate("why?", audio=audio)
+
+
+def test_an_array_with_its_rate_is_told_what_makes_a_clip_of_both(model: QwenAudio) -> None:
+    with pytest.raises(UsageError, match=r"audio holds a 'int', .*; of samples at another rate, .*clip_from_array\(samples, rate\)"):
+        model.generate("why?", audio=(np.zeros(16000), 44100))
 
 
 def test_a_prompt_without_tokens_asks_for_some(model: QwenAudio) -> None:

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from qwenaudio_np import sound_file
 from qwenaudio_np.audio import Clip, load_clip
 from qwenaudio_np.errors import AudioError
 from tests.sound_tools import STEPS, refusal, steps_of, wav, written
@@ -165,8 +166,27 @@ def test_a_cut_file_gives_what_came_before(kind: str, tmp_path: Path) -> None:
     clip = load_clip(path)
     assert 1.5 < clip.seconds < 3.5
     assert np.array_equal(clip.waveform[:16_000], whole.waveform[:16_000])
-    if kind != "ogg":  # whose headers hold no length
-        assert "is cut short or damaged: only" in clip.warnings[0]
+    assert "is cut short or damaged: only" in clip.warnings[0]
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_file_without_its_end_is_told_from_a_whole_one(subtype: str, tmp_path: Path) -> None:
+    """libsndfile reads both alike: an OGG header holds no length, only the last page says that it is the last (RFC 3533)."""
+    data = written(tmp_path / "a.ogg", STEPS, 16_000, format="OGG", subtype=subtype)
+    last = data.rindex(b"OggS")
+    assert not load_clip(io.BytesIO(data)).warnings and not load_clip(io.BytesIO(data + data)).warnings
+    for cut in (last, last + 26, last + 40, len(data) - 1):
+        clip = load_clip(io.BytesIO(data[:cut]))
+        assert clip.warnings[0].endswith("s could be read (its last OGG page is missing)")
+    marked = bytearray(data)
+    marked[last + 5] &= ~4  # the mark; a wrong checksum hides the page from libsndfile
+    assert "its last OGG page is missing" in load_clip(io.BytesIO(marked)).warnings[0]
+
+
+def test_an_ogg_file_may_end_with_an_empty_page() -> None:
+    page = b"OggS\0\4" + bytes(20) + b"\0"
+    assert sound_file._ogg_ends(b"sound" + page) and sound_file._ogg_ends(page + b"a tag behind it")
+    assert not sound_file._ogg_ends(page[:-1]) and not sound_file._ogg_ends(b"sound")
 
 
 def test_a_flac_cut_before_its_first_frame(tmp_path: Path) -> None:
