@@ -13,6 +13,7 @@ from torch import Tensor
 from demo import sizes
 from demo.clip_store import RATE
 from demo.examples import Entry, Example, examples
+from demo.kinds import KINDS, kind_ids
 from demo.listening import SPECIAL, WordTimes, heard_at
 from demo.notes import family_ids, played
 from demo.sounds import Cut, seconds_of
@@ -74,6 +75,9 @@ class Batch(Movable):
     notes: Tensor  # [rows that are notes], their indices
     played: Tensor  # [notes, 3], each one's pitch, velocity, and the number of its family
     families: list[list[int]]  # the ids of their names
+    scenes: Tensor  # [rows that are scenes], their indices
+    kinds: Tensor  # [scenes], the number of each one's kind
+    kind_names: list[list[int]]  # the ids of the kinds' names
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,7 @@ def collate(group: list[tuple[Heard, Example]], tokenizer: Tokenizer, random: np
     entries = [row.entry for row in heard_]
     speech = [k for k, entry in enumerate(entries) if entry["kind"] in ("read", "words")]
     notes = [k for k, entry in enumerate(entries) if entry["kind"] == "note"]
+    scenes = [k for k, entry in enumerate(entries) if entry["kind"] == "scene"]
     return Batch(
         rows=rows_of(asked, [entry["words"] for entry in entries], [row.vectors for row in heard_], tokenizer, random),
         cuts=[Cut(cut.start, cut.count, cut.speed, k, cut.at) for k, row in enumerate(heard_) for cut in row.cuts],
@@ -184,6 +189,9 @@ def collate(group: list[tuple[Heard, Example]], tokenizer: Tokenizer, random: np
         notes=torch.tensor(notes, dtype=torch.long),
         played=torch.tensor([played(entries[k]) for k in notes], dtype=torch.long).reshape(-1, 3),
         families=family_ids(tokenizer),
+        scenes=torch.tensor(scenes, dtype=torch.long),
+        kinds=torch.tensor([KINDS.index(entries[k]["text"]) for k in scenes], dtype=torch.long),
+        kind_names=kind_ids(tokenizer),
     )
 
 

@@ -1,10 +1,11 @@
-"""Notes for the encoder's first blocks: `python -m demo.first_blocks --data build/demo --start MODEL --minutes 17 OUT`.
+"""Notes and scenes for the encoder's first blocks: `python -m demo.first_blocks --data build/demo --start MODEL --minutes 20 OUT`.
 
 Whisper's blocks lose a part of what tells notes apart: a small convolutional network that learned from what the convolutions make of
 8,000 notes named the family of 95 % of the notes that training keeps for the test; from what two blocks make of them 93 %, four 85 %.
-So the convolutions and the first BLOCKS blocks learn here, alone, what a note is, read off the mean of what they give by a layer that is
-thrown away; what they give of speech and scenes is held to what it was. A second of sound takes a third of the whole encoder's
-time, and nothing of it is spent on words. The blocks behind them have yet to learn to pass it on: `python -m demo.train --start OUT`.
+So the convolutions and the first BLOCKS blocks learn here, alone, what a note is and what kind of sound a scene is, read off the mean of
+what they give (of a scene, its spread too) by layers that are thrown away; what they give of speech is held to what it was. A second
+of sound takes a third of the whole encoder's time, and nothing of it is spent on words. The blocks behind them have yet to learn to
+pass it on: `python -m demo.train --start OUT`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from demo.batches import heard, kept
 from demo.clip_store import RATE
 from demo.examples import Entry
 from demo.front_end import log_mel
+from demo.kinds import KINDS
 from demo.music import FAMILIES
 from demo.notes import KEYS, played
 from demo.progress import Means, Run, schedule
@@ -33,12 +35,18 @@ from demo.twin import Twin
 from qwenaudio_np.audio import position_count
 
 BLOCKS = 2  # that learn
-NOTES, OTHERS = 56, 30 * RATE  # of a step: notes, and samples of speech and scenes (their neighbours in length)
+NOTES, SCENES, SPEECH = 44, 12, 24 * RATE  # of a step: notes, scenes, and samples of speech (neighbours in length)
+LONGEST = 3 * RATE  # samples of a scene
+SPEEDS = (0.8, 1.25)  # how fast a scene is played
 SHORT, SECONDS, LEAD = 0.8, (0.5, 1.2), 0.25  # share of the notes that are cut short, behind their attack; most silence before it
-LOW, LOW_TIMES = 48, 2.0  # notes below this pitch come as often again: they are hardest to tell
+LOW, LOW_TIMES = 48, 3.0  # notes below this pitch come as often again: they are hardest to tell
 CHANGED = 0.2  # share of the notes that a room, a microphone or noise changes
-HELD = 50.0  # weight of what speech and scenes have moved, as a share of what they were
+WEIGHTS = {"note": 1.0, "scene": 1.5, "speech": 0.2, "moved": 50.0}
+DROPPED = 0.2  # share of what a scene is read off
 REPORT_EVERY = 50  # steps
+
+
+Sound = tuple[Tensor, Tensor]  # mel [rows, 80, frames], and how many encoder positions of each row are real [rows]
 
 
 @dataclass(frozen=True)
@@ -51,34 +59,53 @@ class Clips:
 
 
 class FirstBlocks(Run):
-    """The twin, of which the first blocks learn; the twin as it was; the layer that reads notes."""
+    """The twin, of which the first blocks learn; the twin as it was; the layers that read notes and kinds of sound."""
 
     def __init__(self, folder: Path) -> None:
         self.twin, self.before = Twin.from_checkpoint(folder), Twin.from_checkpoint(folder).requires_grad_(False)
         self.read = nn.Linear(sizes.STATE, 2 * KEYS + len(FAMILIES))
-        nn.init.zeros_(self.read.weight)
+        self.tell = nn.Linear(2 * sizes.STATE, len(KINDS))
+        for layer in (self.read, self.tell):
+            nn.init.zeros_(layer.weight)
         learn = ("audio.conv", *(f"audio.blocks.{number}." for number in range(BLOCKS)))
         for name, parameter in self.twin.named_parameters():
             parameter.requires_grad_(name.startswith(learn))
         parts = [parameter for parameter in self.twin.parameters() if parameter.requires_grad]
-        adam = torch.optim.AdamW([*parts, *self.read.parameters()], betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-        super().__init__({"twin": self.twin, "read": self.read, "adam": adam})
+        layers = [*self.read.parameters(), *self.tell.parameters()]
+        adam = torch.optim.AdamW([*parts, *layers], betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        super().__init__({"twin": self.twin, "read": self.read, "tell": self.tell, "adam": adam})
 
-    def losses(self, notes: tuple[Tensor, Tensor], told: Tensor, others: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """Three cross entropies of the notes, told [notes, 3]; and how far the others have moved. Sounds: mel and positions."""
-        states, inside = states_of(self.twin, notes)
-        mean = (F.layer_norm(states, (sizes.STATE,)) * inside[..., None]).sum(1) / inside.sum(1, keepdim=True)
-        scores = self.read(mean).split([KEYS, KEYS, len(FAMILIES)], 1)
-        now, real = states_of(self.twin, others)
+    def losses(self, notes: Sound, told: Tensor, scenes: Sound, kinds: Tensor, speech: Sound) -> dict[str, Tensor]:
+        """What WEIGHTS are for: cross entropies of notes, told [notes, 3], of scenes' kinds [scenes], of speech; how far speech moved."""
+        now, real = states_of(self.twin, speech)
         with torch.no_grad():
-            was, _ = states_of(self.before, others)
+            was, _ = states_of(self.before, speech)
         return {
-            "note": torch.stack([F.cross_entropy(part, told[:, k]) for k, part in enumerate(scores)]).sum(),
+            "note": torch.stack([F.cross_entropy(part, told[:, k]) for k, part in enumerate(self.notes(notes))]).sum(),
+            "scene": F.cross_entropy(self.kinds(*states_of(self.twin, scenes)), kinds),
+            "speech": F.cross_entropy(self.kinds(now, real), torch.full((len(now),), KINDS.index("speech"))),
             "moved": (now - was)[real].square().sum() / was[real].square().sum(),
         }
 
+    def notes(self, sound: Sound) -> tuple[Tensor, ...]:
+        """Scores of each note's pitch [notes, KEYS], velocity and family."""
+        mean, _ = mean_and_spread(*states_of(self.twin, sound))
+        return self.read(mean).split([KEYS, KEYS, len(FAMILIES)], 1)
 
-def states_of(twin: Twin, sound: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def kinds(self, states: Tensor, inside: Tensor) -> Tensor:
+        """Scores [rows, KINDS] of each row's kind of sound."""
+        return self.tell(F.dropout(torch.cat(mean_and_spread(states, inside), 1), DROPPED))
+
+
+def mean_and_spread(states: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [rows, state] of the normalised states [rows, T, state] that are `inside` [rows, T]."""
+    normal, count = F.layer_norm(states, (sizes.STATE,)) * inside[..., None], inside.sum(1, keepdim=True)
+    mean = normal.sum(1) / count
+    square = ((normal - mean[:, None]) * inside[..., None]).square().sum(1) / count
+    return mean, (square + 1e-4).sqrt()  # a constant, so that the slope stays finite where nothing moves
+
+
+def states_of(twin: Twin, sound: Sound) -> tuple[Tensor, Tensor]:
     """What the first blocks make of mel and positions: [rows, T, state], and which of T are real."""
     mel, positions = sound
     with torch.autocast("cpu", torch.bfloat16):
@@ -91,11 +118,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("build/demo"))
     parser.add_argument("--start", type=Path, required=True, help="an exported model to begin from")
-    parser.add_argument("--minutes", type=float, default=17.0, help="how long in all (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=20.0, help="how long in all (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=6e-4, help="largest learning rate (default: %(default)s)")
     parser.add_argument("out", type=Path, help="folder of the model to write, made if it is missing")
     arguments = parser.parse_args()
     torch.manual_seed(1)
+    torch.set_flush_denormal(True)  # as in train.py
     arguments.out.mkdir(parents=True, exist_ok=True)
     run, mark = FirstBlocks(arguments.start), arguments.out.with_name(arguments.out.name + ".pt")
     run.load(mark)
@@ -103,8 +131,10 @@ def main() -> None:
     draw, means = Draw(entries, heard_, np.random.default_rng([17, run.step])), Means()
     while run.minutes < arguments.minutes:
         notes, told = draw.notes()
-        found = run.losses(spectrogram(heard_, notes), told, spectrogram(heard_, draw.others()))
-        run.learn(found["note"] + HELD * found["moved"], arguments.rate * schedule(run.minutes / arguments.minutes), [run.twin])
+        scenes, kinds = draw.scenes()
+        found = run.losses(spectrogram(heard_, notes), told, spectrogram(heard_, scenes), kinds, spectrogram(heard_, draw.speech()))
+        loss = torch.stack([WEIGHTS[name] * part for name, part in found.items()]).sum()
+        run.learn(loss, arguments.rate * schedule(run.minutes / arguments.minutes), [run.twin])
         means.add(found)
         if run.step % REPORT_EVERY == 0:
             print(f"{run.minutes:.2f} min, step {run.step}: {means.shown()}", flush=True)
@@ -113,14 +143,16 @@ def main() -> None:
 
 
 class Draw:
-    """What a step hears: notes, most of them cut short behind their attack, and clips of other kinds."""
+    """What a step hears: notes, most of them cut short behind their attack, scenes of each kind but speech, and speech."""
 
     def __init__(self, entries: list[Entry], heard_: Tensor, random: Generator) -> None:
         self.random = random
         self.played = [entry | {"attack": attack(heard_, entry)} for entry in entries if entry["kind"] == "note"]
-        self.rest = sorted((entry for entry in entries if entry["kind"] != "note"), key=lambda entry: float(entry["samples"]))
         odds = np.array([LOW_TIMES if entry["pitch"] < LOW else 1.0 for entry in self.played])
         self.odds = odds / odds.sum()
+        scenes = [entry for entry in entries if entry["kind"] == "scene" and entry["text"] != "speech"]
+        self.sources = [[entry for entry in scenes if entry["source"] == name] for name in sorted({entry["source"] for entry in scenes})]
+        self.spoken = sorted((entry for entry in entries if entry["kind"] in ("read", "words")), key=lambda entry: float(entry["samples"]))
 
     def notes(self) -> tuple[Clips, Tensor]:
         """NOTES of them, and each one's pitch, velocity and family's number [notes, 3]."""
@@ -137,13 +169,27 @@ class Draw:
         end = entry["attack"] + int(self.random.uniform(*SECONDS) * RATE)
         return entry | {"start": entry["start"] + first, "samples": min(entry["samples"], end) - first}
 
-    def others(self) -> Clips:
-        """About OTHERS samples of clips that are equally long, as they are."""
-        first = int(self.random.integers(len(self.rest)))
-        count = max(1, int(OTHERS // self.rest[first]["samples"]))
-        rows = self.rest[first : first + count]
+    def scenes(self) -> tuple[Clips, Tensor]:
+        """SCENES of them, at most LONGEST each and as many of each source, and each one's number in KINDS [scenes]."""
+        drawn = [source[self.random.integers(len(source))] for source in (self._source() for _ in range(SCENES))]
+        cuts = []
+        for row, entry in enumerate(drawn):
+            count = min(entry["samples"], LONGEST)
+            first = int(self.random.integers(entry["samples"] - count + 1))
+            cuts.append(Cut(entry["start"] + first, count, 1.0 if kept(entry) else self.random.uniform(*SPEEDS), row, 0))
+        told = torch.tensor([KINDS.index(entry["text"]) for entry in drawn])
+        return Clips(cuts, [cut.length for cut in cuts], [kept(entry) for entry in drawn]), told
+
+    def _source(self) -> list[Entry]:
+        return self.sources[self.random.integers(len(self.sources))]
+
+    def speech(self) -> Clips:
+        """About SPEECH samples of clips that are equally long, as they are."""
+        first = int(self.random.integers(len(self.spoken)))
+        count = max(1, int(SPEECH // self.spoken[first]["samples"]))
+        rows = self.spoken[first : first + count]
         cuts = [Cut(entry["start"], entry["samples"], 1.0, k, 0) for k, entry in enumerate(rows)]
-        return Clips(cuts, [cut.length for cut in cuts], [kept(entry) for entry in rows])
+        return Clips(cuts, [cut.length for cut in cuts], [False] * len(rows))
 
 
 def attack(heard_: Tensor, entry: Entry) -> int:
@@ -153,7 +199,7 @@ def attack(heard_: Tensor, entry: Entry) -> int:
 
 
 @torch.no_grad()
-def spectrogram(heard_: Tensor, clips: Clips) -> tuple[Tensor, Tensor]:
+def spectrogram(heard_: Tensor, clips: Clips) -> Sound:
     """mel [rows, 80, frames] and positions [rows]; what need not be kept is changed as in training, of the rest a share."""
     samples, same = torch.tensor(clips.samples), torch.tensor(clips.kept)
     positions = torch.tensor([position_count(count) for count in clips.samples])

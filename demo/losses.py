@@ -4,8 +4,8 @@ On real clips the answer's next token (cross entropy); CTC (Graves et al. 2006) 
 vector; and where one head of the decoder looks while it answers. CTC and the times read the vectors through the embeddings of the words
 and times themselves, so that sound comes to lie where they lie, and the decoder need only learn to copy; only the score of CTC's blank
 is thrown away afterwards. The head that is shown where each next word or time is heard keeps the decoder's place: copying by content
-alone repeats words, or leaves some out. Notes have a fifth (notes.py). The decoder's two losses are taken once more on imagined clips,
-for the spelling of words, and what imagines them has its own (reading.py).
+alone repeats words, or leaves some out. Notes and scenes have a fifth (notes.py, kinds.py). The decoder's two losses are taken once
+more on imagined clips, for the spelling of words, and what imagines them has its own (reading.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from demo import sizes
 from demo.batches import Batch, Rows
 from demo.examples import GRID
+from demo.kinds import kind_loss
 from demo.notes import note_loss
 from demo.reading import SILENT, Imagination, Reading, imagined
 from demo.twin import Twin
@@ -47,6 +48,7 @@ def losses(run: Trained, batch: Batch, mel: Tensor, reading: Reading | None, hal
         "ctc": ctc_loss(scores, batch),
         "place": place_loss(run.twin, batch, vectors),
         **({"note": note_loss(run.twin, batch, vectors)} if len(batch.notes) else {}),
+        **({"kind": kind_loss(run.twin, batch, vectors)} if len(batch.scenes) else {}),
         "answer": answer_loss(run.twin, batch.rows, hidden),
         "listening": listening_loss(run.twin, batch.rows, listening),
     }

@@ -32,13 +32,18 @@ def played(entry: Entry) -> list[int]:
 
 def note_loss(twin: Twin, batch: Batch, vectors: Tensor) -> Tensor:
     """Three cross entropies of the mean of each note's vectors, read through the embeddings of what the answer would say."""
-    counts = batch.positions[batch.notes, None] // 2
-    inside = torch.arange(vectors.shape[1], device=vectors.device) < counts
-    mean = (vectors[batch.notes] * inside[..., None]).sum(1) / counts
+    mean = mean_vectors(batch, batch.notes, vectors)
     weight = twin.wte.weight
     names = torch.stack([weight[ids].mean(0) for ids in batch.families])
     read = (weight[PITCHES : PITCHES + KEYS], weight[VELOCITIES : VELOCITIES + KEYS], names)
     return torch.stack([F.cross_entropy(mean @ rows.T, batch.played[:, k]) for k, rows in enumerate(read)]).sum()
+
+
+def mean_vectors(batch: Batch, rows: Tensor, vectors: Tensor) -> Tensor:
+    """The mean of each row's real vectors [rows, hidden], of the batch's [clips, N, hidden]."""
+    counts = batch.positions[rows, None] // 2
+    inside = torch.arange(vectors.shape[1], device=vectors.device) < counts
+    return (vectors[rows] * inside[..., None]).sum(1) / counts
 
 
 def family_ids(tokenizer: Tokenizer) -> list[list[int]]:

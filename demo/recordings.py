@@ -30,6 +30,17 @@ MUSIC = {
         "games/hedgewars/Data/Music",
         "games/widelands/data/music",
         "unknown-horizons/content/audio/music",
+        "games/warzone2100/music/albums",
+        "games/wesnoth/1.16/data/core/music",
+        "games/supertuxkart/data/music",
+        "games/openclonk/Music.ocg",
+        "games/fillets-ng/music",
+        "games/flare/mods/fantasycore/music",
+        "freedroidrpg/data/sound/music",
+        "hyperrogue/music",
+        "scummvm/drascula/audio",
+        "starfighter/music",
+        "asterisk/moh",
     ),
     "test": (
         "games/colobot/music",
@@ -60,6 +71,23 @@ NOISE = {
         "games/endless-sky/sounds": r"(?!alarm|fail).*",
         "buckle/wav": r".*-0",
         "unknown-horizons/content/audio/sounds": r"build|click|flippage|lumberjack\w*|sheepfield|smith|stonemason|windmill",
+        "games/scorched3d/data/globalmods/none/data/wav": r"(?!beep|text|play|para).*",
+        "games/scorched3d/data/globalmods/apoc/data/wav": r"(?!cheering|scream|extralife|fight4life|lockon|citysounds).*",
+        "games/searchandrescue/sounds": r"(?!flir|screenshot|splash_human).*",
+        "games/flare/mods/fantasycore/soundfx": r"(?!female|male|minotaur|goblin|zombie|level_up|warcry|heal|no_mana|timestop|potion).*",
+        "games/flare/mods/empyrean_campaign/soundfx/environment": r".*",
+        "games/supertuxkart/data/sfx": r"anvil|bowling_shoot|bzzt|car_revup|clock|hammer|inflate|locked|machine_sound|metal_clang|nitro"
+        r"|parachute|plopp|plunger|shoot|skid|splash|static-radio|strike|swatter|wooden_bridge|(airplane|ball|crash|engine|exotic|explosion|fireworks|river"
+        r"|waterfall)[\w-]*",
+        "games/supertuxkart/data/tracks": r"cow|sheep|steamLocomotive|spaceship_engine\w*",
+        "games/freeorion/default/data/sound/combat": r".*",
+        "games/dink/dink/Sound": r"arrow|axe|bhit|bird1|bow1|burn|fire|open|punch|stairs|swing|sword2",
+        "freedroidrpg/data/sound/effects": r"(swing|Glass|tux_foot|open_chest|Blast|Item_\w+_(Drop|Put)|Item_Drop|drop_|Pulse|Military"
+        r"|Laser|Single|Phaser|Plasma|Exterminator|Sword)\w*",
+        "hyperrogue/sounds": r"hit-(?!prin).*|fire|splash\d|steamhiss|trapdoor|(open|close)gate|click|apple",
+        "starfighter/sound": r"(?!maledeath|item).*",
+        "wordwarvi/sounds": r"rocket_exhaust_1|gunwheel_sound|tesla_tower|toyota\w*|zzzt|jetwash|clang|(metalbang|stonebang|flak"
+        r"|missile_launch|volcano|missile_expl|big_expl|bombexpl|synthetic)\w*",
     },
     "test": {
         "games/etr/sounds": r"\w+_slide|tree_hit",
@@ -71,7 +99,7 @@ NOISE = {
         "games/simutrans/pak/sound": r".*",
     },
 }
-ENDINGS = (".ogg", ".wav", ".mp3")
+ENDINGS = (".ogg", ".opus", ".wav", ".mp3")
 LEAST_LEVEL = 1e-3  # root mean square: below it a cut is a pause
 TRIES = 20
 SPEEDS = (0.75, 1.3)  # how fast a sound is played in training: more sounds than there are files

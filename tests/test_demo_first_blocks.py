@@ -1,4 +1,4 @@
-"""Notes for the encoder's first blocks: where a note begins, what is drawn, what is held, and who learns."""
+"""Notes and scenes for the encoder's first blocks: where a note begins, what is drawn, what is read, and who learns."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ QUIET = RATE // 2  # samples before a note
 
 
 def data(folder: Path) -> Path:
-    """Two notes, one of them low, behind silence; two clips of speech of other lengths, and silence."""
+    """Two notes, one of them low, behind silence; two clips of speech of other lengths; silence, four seconds of music, and speech."""
     sound = 0.3 * np.sin(np.arange(RATE) / 9.0)
     note = np.concatenate([np.zeros(QUIET), sound, sound])
     (folder / "packs").mkdir()
     clips = {
-        "a": [("words", sound, {}), ("words", np.concatenate([sound, sound]), {}), ("scene", 0 * sound, {})],
+        "a": [("words", sound, {}), ("words", np.concatenate([sound, sound]), {}), ("scene silence", 0 * sound, {})],
+        "c": [("scene music", np.tile(sound, 4), {})],
+        "d": [("scene speech", sound, {})],
         "b": [("note", note, {"pitch": pitch, "velocity": 25, "instrument": "flute"}) for pitch in (36, 69)],
     }
     for source, each in clips.items():
         for number, (kind, wave, more) in enumerate(each):
-            text = "silence" if kind == "scene" else "one"
-            ClipStore(folder, source).write(number, wave, kind=kind, text=text, voice="v", split="train", **more)
+            name, _, text = kind.partition(" ")
+            ClipStore(folder, source).write(number, wave, kind=name, text=text or "one", voice="v", split="train", **more)
         pack.write((folder, source, 0))
         pack.write_labels(folder, source)
     shutil.copy(FOLDER / words.FILE, folder / words.FILE)
@@ -50,7 +52,7 @@ def test_notes_are_cut_short_behind_their_attack(tmp_path: Path) -> None:
     heard = sounds.read(folder, torch.device("cpu"))
     draw = first_blocks.Draw(sounds.labels(folder), heard, np.random.default_rng(0))
     assert all(abs(entry["attack"] - QUIET) < 2048 for entry in draw.played)  # the codec spreads it over a block
-    assert draw.odds == pytest.approx([2 / 3, 1 / 3])
+    assert draw.odds == pytest.approx([3 / 4, 1 / 4])
     clips, told = draw.notes()
     assert told.shape == (first_blocks.NOTES, 3) and len(clips.samples) == first_blocks.NOTES and all(clips.kept)
     starts = {entry["start"]: entry for entry in draw.played}
@@ -63,18 +65,43 @@ def test_notes_are_cut_short_behind_their_attack(tmp_path: Path) -> None:
         assert 0.49 * RATE < cut.start + cut.count - attack <= 1.2 * RATE
 
 
-def test_what_is_no_note_comes_with_its_neighbours_in_length(tmp_path: Path) -> None:
+def test_speech_comes_with_its_neighbours_in_length(tmp_path: Path) -> None:
     folder = data(tmp_path)
     draw = first_blocks.Draw(sounds.labels(folder), sounds.read(folder, torch.device("cpu")), np.random.default_rng(0))
-    clips = draw.others()
-    assert 1 <= len(clips.cuts) <= 3 and clips.samples == sorted(clips.samples)
-    assert [cut.row for cut in clips.cuts] == list(range(len(clips.cuts)))
+    clips = draw.speech()
+    assert 1 <= len(clips.cuts) <= 2 and clips.samples == sorted(clips.samples)
+    assert [cut.row for cut in clips.cuts] == list(range(len(clips.cuts))) and not any(clips.kept)
+
+
+def test_scenes_are_short_and_of_each_source_but_speech(tmp_path: Path) -> None:
+    folder = data(tmp_path)
+    draw = first_blocks.Draw(sounds.labels(folder), sounds.read(folder, torch.device("cpu")), np.random.default_rng(0))
+    clips, kinds = zip(*(draw.scenes() for _ in range(20)), strict=True)
+    told = torch.cat(kinds).tolist()
+    assert len(told) == 20 * first_blocks.SCENES
+    assert {first_blocks.KINDS[number] for number in told} == {"music", "silence"} and 0.35 < np.mean(np.equal(told, told[0])) < 0.65
+    for one, numbers in zip(clips, kinds, strict=True):
+        silent = [first_blocks.KINDS[number] == "silence" for number in numbers]
+        assert one.kept == silent and all((cut.speed == 1.0) == quiet for cut, quiet in zip(one.cuts, silent, strict=True))
+        assert max(cut.count for cut in one.cuts) <= first_blocks.LONGEST
+
+
+def test_mean_and_spread_leave_the_padding_out() -> None:
+    states = torch.randn(2, 5, first_blocks.sizes.STATE)
+    inside = torch.arange(5) < torch.tensor([[5], [3]])
+    mean, spread = first_blocks.mean_and_spread(states, inside)
+    rows = states.double()
+    normal = (rows - rows.mean(-1, keepdim=True)) / (rows.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    for row, count in enumerate((5, 3)):
+        assert torch.allclose(mean[row].double(), normal[row, :count].mean(0), atol=1e-5)
+        assert torch.allclose(spread[row].double().square() - 1e-4, normal[row, :count].var(0, unbiased=False), atol=1e-5)
 
 
 def test_the_first_blocks_learn_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The command, from packed clips to a model: the note's loss falls, and no number behind the first blocks is another."""
     folder, out = data(tmp_path), tmp_path / "out"
     monkeypatch.setattr(first_blocks, "NOTES", 4)
+    monkeypatch.setattr(first_blocks, "SCENES", 3)
     monkeypatch.setattr(first_blocks, "REPORT_EVERY", 1)
     monkeypatch.setattr(first_blocks, "schedule", lambda share: 1.0)
     monkeypatch.setattr(first_blocks.FirstBlocks, "minutes", property(lambda run: float(run.step >= 8)))

@@ -206,10 +206,10 @@ def test_a_run_from_a_model_has_a_mark_of_its_own(monkeypatch: pytest.MonkeyPatc
     assert "--start needs --out" in capsys.readouterr().err
 
 
-def test_a_step_learns_from_speech_notes_and_text(tmp_path: Path) -> None:
+def test_a_step_learns_from_speech_notes_scenes_and_text(tmp_path: Path) -> None:
     """From packed clips and lines of text to changed weights, with every loss there is."""
     sound = 0.3 * np.sin(np.arange(24000) / 9.0)
-    for source, kind, text, more in (("a", "words", "one two", {}), ("b", "note", "flute", PLAYED)):
+    for source, kind, text, more in (("a", "words", "one two", {}), ("b", "note", "flute", PLAYED), ("c", "scene", "noise", {})):
         ClipStore(tmp_path, source).write(0, sound, kind=kind, text=text, voice="v", split="train", **more)
         (tmp_path / "packs").mkdir(exist_ok=True)
         pack.write((tmp_path, source, 0))
@@ -221,7 +221,7 @@ def test_a_step_learns_from_speech_notes_and_text(tmp_path: Path) -> None:
     shutil.copy(FOLDER / words.FILE, tmp_path / words.FILE)
     ready = iter(train.Steps(tmp_path, [entry | {"words": TIMED} for entry in sounds.labels(tmp_path)], 400, 0))
     before, means = [parameter.clone() for parameter in run.twin.parameters()], Means()
-    while len(means.values) < len(train.WEIGHTS):  # a step of both kinds of clips comes soon
+    while len(means.values) < len(train.WEIGHTS):  # a step of all kinds of clips comes soon
         batch, reading = next(ready)
         mel = train.spectrograms(samples, places([], run.device), batch)
         train.one_step(run, batch, reading, mel, means, SimpleNamespace(start=None, rate=1e-3, minutes=60.0, half=False))
