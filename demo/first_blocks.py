@@ -35,13 +35,13 @@ from demo.twin import Twin
 from qwenaudio_np.audio import position_count
 
 BLOCKS = 2  # that learn
-NOTES, SCENES, SPEECH = 44, 12, 24 * RATE  # of a step: notes, scenes, and samples of speech (neighbours in length)
+NOTES, SCENES, SPEECH = 26, 10, 60 * RATE  # of a step: notes, scenes, and samples of speech (neighbours in length)
 LONGEST = 3 * RATE  # samples of a scene
 SPEEDS = (0.8, 1.25)  # how fast a scene is played
 SHORT, SECONDS, LEAD = 0.8, (0.5, 1.2), 0.25  # share of the notes that are cut short, behind their attack; most silence before it
 LOW, LOW_TIMES = 48, 3.0  # notes below this pitch come as often again: they are hardest to tell
 CHANGED = 0.2  # share of the notes that a room, a microphone or noise changes
-WEIGHTS = {"note": 1.0, "scene": 1.5, "speech": 0.2, "moved": 50.0}
+WEIGHTS = {"note": 1.0, "scene": 1.5, "speech": 0.2, "moved": 300.0}
 DROPPED = 0.2  # share of what a scene is read off
 REPORT_EVERY = 50  # steps
 
@@ -184,12 +184,12 @@ class Draw:
         return self.sources[self.random.integers(len(self.sources))]
 
     def speech(self) -> Clips:
-        """About SPEECH samples of clips that are equally long, as they are."""
+        """About SPEECH samples of clips that are about equally long, with silence around and at speeds as in training."""
         first = int(self.random.integers(len(self.spoken)))
         count = max(1, int(SPEECH // self.spoken[first]["samples"]))
-        rows = self.spoken[first : first + count]
-        cuts = [Cut(entry["start"], entry["samples"], 1.0, k, 0) for k, entry in enumerate(rows)]
-        return Clips(cuts, [cut.length for cut in cuts], [False] * len(rows))
+        rows = [heard([entry], 0, self.random) for entry in self.spoken[first : first + count]]
+        cuts = [Cut(cut.start, cut.count, cut.speed, k, cut.at) for k, row in enumerate(rows) for cut in row.cuts]
+        return Clips(cuts, [row.samples for row in rows], [False] * len(rows))
 
 
 def attack(heard_: Tensor, entry: Entry) -> int:

@@ -65,12 +65,17 @@ def test_notes_are_cut_short_behind_their_attack(tmp_path: Path) -> None:
         assert 0.49 * RATE < cut.start + cut.count - attack <= 1.2 * RATE
 
 
-def test_speech_comes_with_its_neighbours_in_length(tmp_path: Path) -> None:
+def test_speech_comes_with_its_neighbours_in_length_and_silence_around(tmp_path: Path) -> None:
     folder = data(tmp_path)
     draw = first_blocks.Draw(sounds.labels(folder), sounds.read(folder, torch.device("cpu")), np.random.default_rng(0))
-    clips = draw.speech()
-    assert 1 <= len(clips.cuts) <= 2 and clips.samples == sorted(clips.samples)
-    assert [cut.row for cut in clips.cuts] == list(range(len(clips.cuts))) and not any(clips.kept)
+    lengths = [entry["samples"] for entry in draw.spoken]
+    assert lengths == sorted(lengths) and {entry["kind"] for entry in draw.spoken} == {"words"}
+    drawn = [draw.speech() for _ in range(20)]
+    for clips in drawn:
+        assert 1 <= len(clips.cuts) <= 2 and not any(clips.kept)
+        assert [cut.row for cut in clips.cuts] == list(range(len(clips.cuts)))
+        assert all(count >= cut.at + cut.length for count, cut in zip(clips.samples, clips.cuts, strict=True))
+    assert {cut.at > 0 for clips in drawn for cut in clips.cuts} == {True, False}
 
 
 def test_scenes_are_short_and_of_each_source_but_speech(tmp_path: Path) -> None:
@@ -102,6 +107,7 @@ def test_the_first_blocks_learn_alone(tmp_path: Path, monkeypatch: pytest.Monkey
     folder, out = data(tmp_path), tmp_path / "out"
     monkeypatch.setattr(first_blocks, "NOTES", 4)
     monkeypatch.setattr(first_blocks, "SCENES", 3)
+    monkeypatch.setattr(first_blocks, "SPEECH", 4 * RATE)
     monkeypatch.setattr(first_blocks, "REPORT_EVERY", 1)
     monkeypatch.setattr(first_blocks, "schedule", lambda share: 1.0)
     monkeypatch.setattr(first_blocks.FirstBlocks, "minutes", property(lambda run: float(run.step >= 8)))
