@@ -152,6 +152,11 @@ def heard(entries: list[Entry], index: int, random: np.random.Generator) -> Hear
     return Heard(entry | {"text": " ".join(part["text"] for part in parts), "words": words if timed else None}, cuts, end)
 
 
+def cuts_of(rows: list[Heard]) -> list[Cut]:
+    """Where all rows' sound comes from, each cut with the number of its row."""
+    return [Cut(cut.start, cut.count, cut.speed, number, cut.at) for number, row in enumerate(rows) for cut in row.cuts]
+
+
 def kept(entry: Entry) -> bool:
     """Whether nothing may be done to a clip that changes what it is called: a note's velocity is how loud it is."""
     return entry["kind"] == "note" or (entry["kind"] == "scene" and entry["text"] == "silence")
@@ -180,7 +185,7 @@ def collate(group: list[tuple[Heard, Example]], tokenizer: Tokenizer, random: np
     scenes = [k for k, entry in enumerate(entries) if entry["kind"] == "scene"]
     return Batch(
         rows=rows_of(asked, [entry["words"] for entry in entries], [row.vectors for row in heard_], tokenizer, random),
-        cuts=[Cut(cut.start, cut.count, cut.speed, k, cut.at) for k, row in enumerate(heard_) for cut in row.cuts],
+        cuts=cuts_of(heard_),
         samples=torch.tensor([row.samples for row in heard_]),
         kept=torch.tensor([kept(entry) for entry in entries]),
         positions=torch.tensor([position_count(row.samples) for row in heard_]),

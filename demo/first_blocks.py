@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from demo import export, sizes, sounds, words
 from demo.augment import augment, covered
-from demo.batches import heard, kept
+from demo.batches import cuts_of, heard, kept
 from demo.clip_store import RATE
 from demo.examples import Entry
 from demo.front_end import log_mel
@@ -44,7 +44,6 @@ CHANGED = 0.2  # share of the notes that a room, a microphone or noise changes
 WEIGHTS = {"note": 1.0, "scene": 1.5, "speech": 0.2, "moved": 300.0}
 DROPPED = 0.2  # share of what a scene is read off
 REPORT_EVERY = 50  # steps
-
 
 Sound = tuple[Tensor, Tensor]  # mel [rows, 80, frames], and how many encoder positions of each row are real [rows]
 
@@ -158,9 +157,8 @@ class Draw:
         """NOTES of them, and each one's pitch, velocity and family's number [notes, 3]."""
         drawn = [self._short(self.played[k]) for k in self.random.choice(len(self.played), NOTES, p=self.odds)]
         rows = [heard([entry], 0, self.random) for entry in drawn]
-        cuts = [Cut(cut.start, cut.count, cut.speed, k, cut.at) for k, row in enumerate(rows) for cut in row.cuts]
         told = torch.tensor([played(row.entry) for row in rows])
-        return Clips(cuts, [row.samples for row in rows], [True] * len(rows)), told
+        return Clips(cuts_of(rows), [row.samples for row in rows], [True] * len(rows)), told
 
     def _short(self, entry: Entry) -> Entry:
         if self.random.random() >= SHORT:
@@ -188,8 +186,7 @@ class Draw:
         first = int(self.random.integers(len(self.spoken)))
         count = max(1, int(SPEECH // self.spoken[first]["samples"]))
         rows = [heard([entry], 0, self.random) for entry in self.spoken[first : first + count]]
-        cuts = [Cut(cut.start, cut.count, cut.speed, k, cut.at) for k, row in enumerate(rows) for cut in row.cuts]
-        return Clips(cuts, [row.samples for row in rows], [False] * len(rows))
+        return Clips(cuts_of(rows), [row.samples for row in rows], [False] * len(rows))
 
 
 def attack(heard_: Tensor, entry: Entry) -> int:
