@@ -70,8 +70,7 @@ class Recording:
             raise AudioError(f"{shown(name)} has a sample rate of {rate} Hz, expected {MIN_RATE} to {MAX_RATE}; convert it to 16000 Hz")
         self.name, self.rate, self.claimed = name, rate, claimed
         self.frames, self.ended, self.partial, self.damage = 0, False, False, ""
-        self.promised: tuple[int, int] | None = None  # bytes by the header, and fewer that there are
-        self.endless = False  # the page that ends an OGG file is missing, which libsndfile passes over
+        self.missing = ""  # what tells, before any of it is read, that the end is not there
         self._read = read
         self._block = max(1, min(rate // BLOCKS_PER_SECOND, BLOCK_VALUES // channels))
 
@@ -95,10 +94,8 @@ class Recording:
         # The length of an MP3 without a length header is an estimate, so a tenth of a second is forgiven.
         if self.ended and self.claimed is not None and self.claimed - self.frames > self.rate / 10:
             self.damage = f"its header promises {self.claimed} frames"
-        if self.ended and self.promised and not self.damage:
-            self.damage = f"its header promises {self.promised[0]} bytes of sound, {self.promised[1]} are there"
-        if self.ended and self.endless and not self.damage:
-            self.damage = "its last OGG page is missing"
+        if self.ended:
+            self.damage = self.damage or self.missing
 
     def _fail(self, failure: soundfile.SoundFileError) -> None:
         if self.frames == 0:
@@ -144,7 +141,7 @@ def open_recording(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Record
 
 @contextmanager
 def _decoding(name: str, handle: int | BytesIO, head: bytes) -> Iterator[Recording]:
-    endless = head.startswith(b"OggS") and not _ogg_ends(_last_bytes(handle, 2 * OGG_PAGE))
+    cut = head.startswith(b"OggS") and not _ogg_ends(_last_bytes(handle, 2 * OGG_PAGE))  # libsndfile passes over that
     with _quiet_c_libraries(handle):
         try:
             sound = _ForwardOnly(handle)
@@ -161,15 +158,15 @@ def _decoding(name: str, handle: int | BytesIO, head: bytes) -> Iterator[Recordi
                 return sound.read(frames, dtype="float64", always_2d=True)
 
             recording = Recording(name, sound.samplerate, sound.channels, claimed, read)
-            recording.promised, recording.endless = _promised(sound.extra_info), endless
+            recording.missing = "its last OGG page is missing" if cut else _promised(sound.extra_info)
             yield recording
 
 
-def _promised(log: str) -> tuple[int, int] | None:
-    """Bytes of sound that the header promises, and those that there are, where these are fewer."""
+def _promised(log: str) -> str:
+    """What the header promises and what there is, in bytes of sound, where this is less."""
     found = PROMISED.search(log)
     promised, there = map(int, found.groups()) if found else (0, 0)
-    return (promised, there) if there < promised < UNKNOWN_BYTES else None
+    return f"its header promises {promised} bytes of sound, {there} are there" if there < promised < UNKNOWN_BYTES else ""
 
 
 def _last_bytes(handle: int | BytesIO, count: int) -> bytes:
