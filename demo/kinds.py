@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from demo.notes import mean_vectors
+from demo.notes import embedded, mean_vectors
 from qwenaudio_np.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -23,8 +22,7 @@ KINDS = ("speech", "music", "noise", "silence")
 
 def kind_loss(twin: Twin, batch: Batch, vectors: Tensor) -> Tensor:
     """Cross entropy of the mean of each scene's vectors, read through the embeddings of the kinds' names."""
-    names = torch.stack([twin.wte.weight[ids].mean(0) for ids in batch.kind_names])
-    return F.cross_entropy(mean_vectors(batch, batch.scenes, vectors) @ names.T, batch.kinds)
+    return F.cross_entropy(mean_vectors(batch, batch.scenes, vectors) @ embedded(twin, batch.kind_names).T, batch.kinds)
 
 
 def kind_ids(tokenizer: Tokenizer) -> list[list[int]]:

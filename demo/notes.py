@@ -34,9 +34,13 @@ def note_loss(twin: Twin, batch: Batch, vectors: Tensor) -> Tensor:
     """Three cross entropies of the mean of each note's vectors, read through the embeddings of what the answer would say."""
     mean = mean_vectors(batch, batch.notes, vectors)
     weight = twin.wte.weight
-    names = torch.stack([weight[ids].mean(0) for ids in batch.families])
-    read = (weight[PITCHES : PITCHES + KEYS], weight[VELOCITIES : VELOCITIES + KEYS], names)
+    read = (weight[PITCHES : PITCHES + KEYS], weight[VELOCITIES : VELOCITIES + KEYS], embedded(twin, batch.families))
     return torch.stack([F.cross_entropy(mean @ rows.T, batch.played[:, k]) for k, rows in enumerate(read)]).sum()
+
+
+def embedded(twin: Twin, names: list[list[int]]) -> Tensor:
+    """Each name's mean embedding [names, hidden]."""
+    return torch.stack([twin.wte.weight[ids].mean(0) for ids in names])
 
 
 def mean_vectors(batch: Batch, rows: Tensor, vectors: Tensor) -> Tensor:

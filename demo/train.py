@@ -30,8 +30,10 @@ from demo.reading import Imagination, Reader, Reading
 from demo.twin import Twin
 from qwenaudio_np.options import whole_number
 
-WEIGHTS = {"answer": 1.0, "listening": 0.3, "ctc": 0.6, "place": 0.15, "note": 0.3, "kind": 0.3}
-WEIGHTS |= {"reading": 0.5, "following": 0.15, "imagining": 1.0}  # on imagined clips
+WEIGHTS = {
+    **{"answer": 1.0, "listening": 0.3, "ctc": 0.6, "place": 0.15, "note": 0.3, "kind": 0.3},  # on real clips
+    **{"reading": 0.5, "following": 0.15, "imagining": 1.0},  # on imagined ones
+}
 BLOCKS = ("audio.blocks.", "audio.proj.", "h.")  # whose matrices Muon trains; AdamW has the embeddings, norms and biases
 WHISPERS = ("audio.conv", "audio.ln_post.", *(f"audio.blocks.{number}." for number in range(sizes.WHISPER_BLOCKS)))
 WHISPERS_SHARE = 0.15  # of the learning rate: what Whisper learned from people must not be lost on synthetic voices

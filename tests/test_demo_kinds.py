@@ -11,9 +11,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is for training only; pip i
 
 from demo.examples import SCENE  # noqa: E402
 from demo.kinds import KINDS, kind_ids, kind_loss  # noqa: E402
-from qwenaudio_np.tokenizer import Tokenizer  # noqa: E402
-
-BYTES = Tokenizer({bytes([value]): value for value in range(256)})
+from tests.byte_tokenizer import BYTES  # noqa: E402
 
 
 def test_the_kinds_are_those_that_the_questions_name() -> None:

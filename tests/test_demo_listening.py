@@ -6,9 +6,8 @@ import pytest
 
 from demo.examples import task_example, timestamps_answer, transcript_answer, when_answer
 from demo.listening import heard_at
-from qwenaudio_np.tokenizer import Tokenizer
+from tests.byte_tokenizer import BYTES
 
-BYTES = Tokenizer({bytes([value]): value for value in range(256)})
 SAID = [("six", 0.2, 0.4), ("one", 0.6, 0.84)]
 SIX, ONE, NOWHERE = [4, 10], [14, 21], [-1, -1]
 

@@ -13,9 +13,8 @@ from demo import sizes  # noqa: E402
 from demo.music import FAMILIES  # noqa: E402
 from demo.notes import KEYS, PITCHES, VELOCITIES, family_ids, note_loss, played  # noqa: E402
 from qwenaudio_np.special_tokens import SPECIAL_TOKENS  # noqa: E402
-from qwenaudio_np.tokenizer import Tokenizer  # noqa: E402
+from tests.byte_tokenizer import BYTES  # noqa: E402
 
-BYTES = Tokenizer({bytes([value]): value for value in range(256)})
 FLUTE = {"pitch": 69, "velocity": 25, "instrument": "flute"}
 
 

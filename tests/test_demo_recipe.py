@@ -13,9 +13,7 @@ from demo.alignment import boundary_shifts, matched, timed_words, word_errors
 from demo.examples import chat_example, grid_time, note_answer, said_once, task_example, timestamps_answer, when_answer
 from qwenaudio_np.config import parse_config
 from qwenaudio_np.special_tokens import AUDIO_PLACEHOLDER, SPECIAL_TOKENS
-from qwenaudio_np.tokenizer import Tokenizer
-
-BYTES = Tokenizer({bytes([value]): value for value in range(256)})
+from tests.byte_tokenizer import BYTES
 
 
 @pytest.mark.parametrize(
