@@ -5,7 +5,8 @@ vector; and where one head of the decoder looks while it answers. CTC and the ti
 and times themselves, so that sound comes to lie where they lie, and the decoder need only learn to copy; only the score of CTC's blank
 is thrown away afterwards. The head that is shown where each next word or time is heard keeps the decoder's place: copying by content
 alone repeats words, or leaves some out. Notes and scenes have a fifth (notes.py, kinds.py). The decoder's two losses are taken once
-more on imagined clips, for the spelling of words, and what imagines them has its own (reading.py).
+more on imagined clips, for the spelling of words, and what imagines them has its own (reading.py). A run that is to answer speech as
+another model does has two more (likeness.py).
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from demo import sizes
 from demo.batches import Batch, Rows
 from demo.examples import GRID
 from demo.kinds import kind_loss
+from demo.likeness import likeness_losses
 from demo.notes import note_loss
 from demo.reading import SILENT, Imagination, Reading, imagined
+from demo.throats import other_throats
 from demo.twin import Twin
 from qwenaudio_np.special_tokens import SPECIAL_TOKENS, timestamp_token
 
@@ -33,12 +36,14 @@ class Trained(Protocol):
     """What the losses are taken of."""
 
     twin: Twin
+    like: Twin | None  # whose answers to speech it keeps to
     blank: nn.Linear  # CTC's score for "no token ends here"
     imagination: Imagination
 
 
 def losses(run: Trained, batch: Batch, mel: Tensor, reading: Reading | None, half: bool) -> dict[str, Tensor]:
     """The losses of one step, by their names in train.WEIGHTS; mel [rows, 80, frames]. `half`: layers in bfloat16, losses never."""
+    own, mel = mel, other_throats(mel, batch.speech)
     with torch.autocast(mel.device.type, torch.bfloat16, enabled=half):
         vectors = run.twin.audio(mel, batch.positions)
         hidden, listening = run.twin(batch.rows.ids, batch.rows.spans, vectors, batch.positions // 2)
@@ -52,6 +57,8 @@ def losses(run: Trained, batch: Batch, mel: Tensor, reading: Reading | None, hal
         "answer": answer_loss(run.twin, batch.rows, hidden),
         "listening": listening_loss(run.twin, batch.rows, listening),
     }
+    if run.like:
+        found |= likeness_losses(run.twin, run.like, batch, own, (vectors, hidden), half)
     return found | (reading_losses(run, reading, batch, vectors, scores, half) if reading else {})
 
 

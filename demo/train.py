@@ -33,6 +33,7 @@ from qwenaudio_np.options import whole_number
 WEIGHTS = {
     **{"answer": 1.0, "listening": 0.3, "ctc": 0.6, "place": 0.15, "note": 0.3, "kind": 0.3},  # on real clips
     **{"reading": 0.5, "following": 0.15, "imagining": 1.0},  # on imagined ones
+    **{"vectors": 20.0, "answers": 3.0},  # of a model that it is to be like
 }
 BLOCKS = ("audio.blocks.", "audio.proj.", "h.")  # whose matrices Muon trains; AdamW has the embeddings, norms and biases
 WHISPERS = ("audio.conv", "audio.ln_post.", *(f"audio.blocks.{number}." for number in range(sizes.WHISPER_BLOCKS)))
@@ -46,8 +47,9 @@ AHEAD = 4  # batches that each process has ready
 class Training(Run):
     """The twin, CTC's score for "no token ends here" (hidden -> 1), what imagines clips, and their optimisers."""
 
-    def __init__(self, twin: Twin, device: torch.device) -> None:
+    def __init__(self, twin: Twin, device: torch.device, like: Twin | None = None) -> None:
         self.device = device
+        self.like = like.to(device).requires_grad_(False) if like else None
         self.twin, self.blank = twin.to(device), nn.Linear(sizes.HIDDEN, 1, device=device)
         self.imagination = Imagination().to(device)
         matrices: dict[bool, list[tuple[nn.Parameter, int]]] = {True: [], False: []}  # those of Whisper's, and the rest
@@ -77,6 +79,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=2400, help=help_budget)
     parser.add_argument("--processes", type=whole_number(1), default=1, help="that get steps ready (default: %(default)s)")
     parser.add_argument("--start", type=Path, help="an exported model to begin from, instead of Whisper's encoder")
+    parser.add_argument("--like", type=Path, help="an exported model whose answers to speech are kept to")
     parser.add_argument("--bfloat16", action="store_true", help="layers in bfloat16: faster where the processor knows it; always on a GPU")
     arguments = parser.parse_args()
     if arguments.start and not arguments.out:
@@ -89,7 +92,8 @@ def main() -> None:
     torch.manual_seed(1)
     if device.type == "cuda":
         torch.set_num_threads(1)  # the other cores get steps ready
-    run = Training(Twin.from_checkpoint(arguments.start) if arguments.start else new_twin(), device)
+    begin, like = (Twin.from_checkpoint(folder) if folder else None for folder in (arguments.start, arguments.like))
+    run = Training(begin or new_twin(), device, like)
     run.load(arguments.out)
     if arguments.start and not run.step:
         nn.init.constant_(run.blank.bias, LIKELY_BLANK)

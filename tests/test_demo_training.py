@@ -217,7 +217,8 @@ def test_a_step_learns_from_speech_notes_scenes_and_text(tmp_path: Path) -> None
     (tmp_path / "text").mkdir()
     for name in TEXTS:
         (tmp_path / "text" / f"{name}.tsv").write_text("".join(f"line {number} of it\tLine.\n" for number in range(40)))
-    run, samples = train.Training(Twin(), torch.device("cpu")), sounds.read(tmp_path, torch.device("cpu"))
+    run = train.Training(Twin(), torch.device("cpu"), like=Twin.from_checkpoint(FOLDER))
+    samples = sounds.read(tmp_path, torch.device("cpu"))
     shutil.copy(FOLDER / words.FILE, tmp_path / words.FILE)
     ready = iter(train.Steps(tmp_path, [entry | {"words": TIMED} for entry in sounds.labels(tmp_path)], 400, 0))
     before, means = [parameter.clone() for parameter in run.twin.parameters()], Means()

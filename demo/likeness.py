@@ -1,0 +1,39 @@
+"""A model that learns more, and answers speech as it did: learning without forgetting (Li and Hoiem 2016).
+
+Sounds are learned at the cost of people's words: the training's voices are synthesisers', and what a model has learned to make of
+people fades with every step on them. So another model, which stays as it is, hears the speech of each step too; the one that learns is
+held to its vectors and, at every place of the answers, to its scores. It is told much more than the transcript says: each vector, and
+each word that might have been said.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from demo.batches import Batch
+from demo.twin import Twin
+
+
+def likeness_losses(twin: Twin, like: Twin, batch: Batch, mel: Tensor, heard: tuple[Tensor, Tensor], half: bool) -> dict[str, Tensor]:
+    """How far what `twin` makes of the speech is from what `like` makes of it: of the vectors' square, and of its scores.
+
+    mel [rows, 80, frames] is what `like` hears; `heard`: vectors [rows, N, hidden] and last hidden states [rows, length, hidden] of
+    `twin`, of the same clips by other throats. None where nobody speaks.
+    """
+    speech = batch.speech
+    if not len(speech):
+        return {}
+    rows, positions = batch.rows, batch.positions[speech]
+    with torch.no_grad(), torch.autocast(mel.device.type, torch.bfloat16, enabled=half):
+        was = like.audio(mel[speech], positions)
+        answered, _ = like(rows.ids[speech], rows.spans[speech], was, positions // 2)
+    vectors, hidden = (part[speech] for part in heard)
+    inside = torch.arange(vectors.shape[1], device=mel.device) < (positions // 2)[:, None]
+    asked = rows.targets[speech] >= 0
+    scores = like.logits(answered[asked].float()).softmax(-1)
+    return {
+        "vectors": (vectors - was.float())[inside].square().sum() / was.float()[inside].square().sum(),
+        "answers": F.kl_div(twin.logits(hidden[asked]).log_softmax(-1), scores, reduction="batchmean"),
+    }
