@@ -36,10 +36,10 @@ from qwenaudio_np.audio import position_count
 
 BLOCKS = 2  # that learn
 NOTES, SCENES, SPEECH = 26, 10, 60 * RATE  # of a step: notes, scenes, and samples of speech (neighbours in length)
-LONGEST = 3 * RATE  # samples of a scene
+LONGEST = 3 * RATE  # samples of a scene, before it is played slower or faster
 SPEEDS = (0.8, 1.25)  # how fast a scene is played
 SHORT, SECONDS, LEAD = 0.8, (0.5, 1.2), 0.25  # share of the notes that are cut short, behind their attack; most silence before it
-LOW, LOW_TIMES = 48, 3.0  # notes below this pitch come as often again: they are hardest to tell
+LOW, LOW_TIMES = 48, 3.0  # notes below this pitch come so many times as often: they are hardest to tell
 CHANGED = 0.2  # share of the notes that a room, a microphone or noise changes
 WEIGHTS = {"note": 1.0, "scene": 1.5, "speech": 0.2, "moved": 300.0}
 DROPPED = 0.2  # share of what a scene is read off
@@ -121,12 +121,13 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=6e-4, help="largest learning rate (default: %(default)s)")
     parser.add_argument("out", type=Path, help="folder of the model to write, made if it is missing")
     arguments = parser.parse_args()
-    torch.manual_seed(1)
+    torch.manual_seed(1)  # of the layers that are thrown away
     torch.set_flush_denormal(True)  # as in train.py
     arguments.out.mkdir(parents=True, exist_ok=True)
     run, mark = FirstBlocks(arguments.start), arguments.out.with_name(arguments.out.name + ".pt")
     run.load(mark)
     entries, heard_ = sounds.labels(arguments.data), sounds.read(arguments.data, torch.device("cpu"))
+    torch.manual_seed(1 + run.step)
     draw, means = Draw(entries, heard_, np.random.default_rng([17, run.step])), Means()
     while run.minutes < arguments.minutes:
         notes, told = draw.notes()
@@ -138,6 +139,7 @@ def main() -> None:
         if run.step % REPORT_EVERY == 0:
             print(f"{run.minutes:.2f} min, step {run.step}: {means.shown()}", flush=True)
         run.save_now_and_then(mark)
+    run.save(mark)
     export.write(arguments.out, run.twin.state_dict(), arguments.data / words.FILE)
 
 
@@ -182,7 +184,7 @@ class Draw:
         return self.sources[self.random.integers(len(self.sources))]
 
     def speech(self) -> Clips:
-        """About SPEECH samples of clips that are about equally long, with silence around and at speeds as in training."""
+        """About SPEECH samples of clips that are about equally long, with silence around, at other speeds, without backgrounds."""
         first = int(self.random.integers(len(self.spoken)))
         count = max(1, int(SPEECH // self.spoken[first]["samples"]))
         rows = [heard([entry], 0, self.random) for entry in self.spoken[first : first + count]]
@@ -197,7 +199,7 @@ def attack(heard_: Tensor, entry: Entry) -> int:
 
 @torch.no_grad()
 def spectrogram(heard_: Tensor, clips: Clips) -> Sound:
-    """mel [rows, 80, frames] and positions [rows]; what need not be kept is changed as in training, of the rest a share."""
+    """mel [rows, 80, frames] and positions [rows]; what need not be kept goes through augment.py, of the rest a share."""
     samples, same = torch.tensor(clips.samples), torch.tensor(clips.kept)
     positions = torch.tensor([position_count(count) for count in clips.samples])
     waves = sounds.rows(heard_, clips.cuts, (len(samples), max(clips.samples)))

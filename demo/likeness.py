@@ -20,7 +20,8 @@ def likeness_losses(twin: Twin, like: Twin, batch: Batch, mel: Tensor, heard: tu
     """How far what `twin` makes of the speech is from what `like` makes of it: of the vectors' square, and of its scores.
 
     mel [rows, 80, frames] is what `like` hears; `heard`: vectors [rows, N, hidden] and last hidden states [rows, length, hidden] of
-    `twin`, of the same clips by other throats. None where nobody speaks.
+    `twin`, of the same clips by other throats. Whatever is asked about speech is held, what kind of sound it is too. None where nobody
+    speaks.
     """
     speech = batch.speech
     if not len(speech):
@@ -29,11 +30,12 @@ def likeness_losses(twin: Twin, like: Twin, batch: Batch, mel: Tensor, heard: tu
     with torch.no_grad(), torch.autocast(mel.device.type, torch.bfloat16, enabled=half):
         was = like.audio(mel[speech], positions)
         answered, _ = like(rows.ids[speech], rows.spans[speech], was, positions // 2)
+    was = was.float()
     vectors, hidden = (part[speech] for part in heard)
     inside = torch.arange(vectors.shape[1], device=mel.device) < (positions // 2)[:, None]
     asked = rows.targets[speech] >= 0
-    scores = like.logits(answered[asked].float()).softmax(-1)
+    scores = like.logits(answered[asked].float()).softmax(-1).detach()
     return {
-        "vectors": (vectors - was.float())[inside].square().sum() / was.float()[inside].square().sum(),
+        "vectors": (vectors - was)[inside].square().sum() / was[inside].square().sum(),
         "answers": F.kl_div(twin.logits(hidden[asked]).log_softmax(-1), scores, reduction="batchmean"),
     }

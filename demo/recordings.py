@@ -19,7 +19,8 @@ from demo.clip_store import RATE
 from demo.noises import at_level
 
 SHARE = "usr/share"
-# Folders of SHARE with nothing but music.
+# Folders of SHARE with nothing but music, and what is none of it.
+NOT_MUSIC = ("wind_ambient",)
 MUSIC = {
     "train": (
         "games/lincity-ng/music",
@@ -114,7 +115,7 @@ def sounds_of(root: Path, kind: str, test: bool) -> list[Path]:
     Raises FileNotFoundError where a game is missing: with fewer of them a kind would be less wide, and nobody would know.
     """
     part = "test" if test else "train"
-    wanted = dict.fromkeys(MUSIC[part], r".*") if kind == "music" else NOISE[part]
+    wanted = dict.fromkeys(MUSIC[part], rf"(?!{'|'.join(NOT_MUSIC)}).*") if kind == "music" else NOISE[part]
     if missing := [folder for folder in wanted if not (root / SHARE / folder).is_dir()]:
         raise FileNotFoundError(f"{root / SHARE}: no {', '.join(missing)}; install their packages (demo/SOURCES.md), or give --root")
     return [path for folder, names in wanted.items() for path in sounds_in(root / SHARE / folder) if re.fullmatch(names, path.stem)]

@@ -1,6 +1,6 @@
-"""Voices as other throats would have them: frequencies moved, pace and pitch of the words left alone (Jaitly and Hinton 2013).
+"""Voices as other throats would have them: frequencies moved, the pitch with them, the pace left alone (Jaitly and Hinton 2013).
 
-A clip that is played faster moves all of them together, and the training has few voices.
+A clip that is played faster has them moved too, but always by as much as its pace; and the training has few voices.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from qwenaudio_np.audio import SAMPLE_RATE
 from qwenaudio_np.mel import hz_to_mel, mel_to_hz
 
 BANDS = 80
-MOVED, LONGEST = 0.5, 1.15  # share of the speech that is moved, and by what factor at most, down or up
+SHARE, MOST = 0.5, 1.15  # of the speech that is moved, and the largest factor, up or down
 BEND = 4800.0  # Hz; above it the factor goes to 1 at the highest frequency, so that none leaves the spectrum
 
 
 def other_throats(mel: Tensor, speech: Tensor) -> Tensor:
-    """mel [rows, 80, frames] with the frequencies of MOVED of the rows `speech` moved; the others as they are."""
-    chosen = speech[torch.rand(len(speech), device=mel.device) < MOVED]
-    factors = LONGEST ** (2.0 * torch.rand(len(chosen), device=mel.device) - 1.0)
+    """mel [rows, 80, frames] with the frequencies of SHARE of the rows `speech` moved; the others as they are."""
+    chosen = speech[torch.rand(len(speech), device=mel.device) < SHARE]
+    factors = MOST ** (2.0 * torch.rand(len(chosen), device=mel.device) - 1.0)
     return mel.index_copy(0, chosen, moved(mel[chosen], factors))
 
 

@@ -180,8 +180,14 @@ def _last_bytes(handle: int | BytesIO, count: int) -> bytes:
 
 
 def _ogg_ends(tail: bytes) -> bool:
-    """Whether the last page in these bytes is whole, and says that it ends its stream. What stands behind it is not looked at."""
-    page = tail[tail.rfind(b"OggS") :]
+    """Whether the last page in these bytes is whole, and says that it ends its stream; so too if there is none: who knows.
+
+    What stands behind it is not looked at.
+    """
+    place = tail.rfind(b"OggS")
+    if place < 0:
+        return True
+    page = tail[place:]
     whole = len(page) >= 27 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
     return whole and bool(page[5] & 4)
 

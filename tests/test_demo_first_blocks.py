@@ -65,6 +65,15 @@ def test_notes_are_cut_short_behind_their_attack(tmp_path: Path) -> None:
         assert 0.49 * RATE < cut.start + cut.count - attack <= 1.2 * RATE
 
 
+@pytest.mark.parametrize(("seconds", "most"), [(1, 1), (2, 2), (60, 2)])
+def test_a_step_has_so_much_speech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, most: int) -> None:
+    """Of clips of one and two seconds; at least one, and no more than there are."""
+    folder = data(tmp_path)
+    monkeypatch.setattr(first_blocks, "SPEECH", seconds * RATE + 1)
+    draw = first_blocks.Draw(sounds.labels(folder), sounds.read(folder, torch.device("cpu")), np.random.default_rng(0))
+    assert max(len(draw.speech().cuts) for _ in range(20)) == most
+
+
 def test_speech_comes_with_its_neighbours_in_length_and_silence_around(tmp_path: Path) -> None:
     folder = data(tmp_path)
     draw = first_blocks.Draw(sounds.labels(folder), sounds.read(folder, torch.device("cpu")), np.random.default_rng(0))
@@ -81,6 +90,7 @@ def test_speech_comes_with_its_neighbours_in_length_and_silence_around(tmp_path:
 def test_scenes_are_short_and_of_each_source_but_speech(tmp_path: Path) -> None:
     folder = data(tmp_path)
     draw = first_blocks.Draw(sounds.labels(folder), sounds.read(folder, torch.device("cpu")), np.random.default_rng(0))
+    of_scenes = [entry for source in draw.sources for entry in source]
     clips, kinds = zip(*(draw.scenes() for _ in range(20)), strict=True)
     told = torch.cat(kinds).tolist()
     assert len(told) == 20 * first_blocks.SCENES
@@ -89,6 +99,9 @@ def test_scenes_are_short_and_of_each_source_but_speech(tmp_path: Path) -> None:
         silent = [first_blocks.KINDS[number] == "silence" for number in numbers]
         assert one.kept == silent and all((cut.speed == 1.0) == quiet for cut, quiet in zip(one.cuts, silent, strict=True))
         assert max(cut.count for cut in one.cuts) <= first_blocks.LONGEST
+        for cut in one.cuts:
+            assert any(entry["start"] <= cut.start and cut.start + cut.count <= entry["start"] + entry["samples"] for entry in of_scenes)
+    assert len({cut.start for one in clips for cut in one.cuts if cut.count == first_blocks.LONGEST}) > 20  # from anywhere in the music
 
 
 def test_mean_and_spread_leave_the_padding_out() -> None:
@@ -103,7 +116,7 @@ def test_mean_and_spread_leave_the_padding_out() -> None:
 
 
 def test_the_first_blocks_learn_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command, from packed clips to a model: the note's loss falls, and no number behind the first blocks is another."""
+    """The command, from packed clips to a model: the losses of notes and scenes fall, and no number behind the first blocks is another."""
     folder, out = data(tmp_path), tmp_path / "out"
     monkeypatch.setattr(first_blocks, "NOTES", 4)
     monkeypatch.setattr(first_blocks, "SCENES", 3)
@@ -115,8 +128,10 @@ def test_the_first_blocks_learn_alone(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "argv", command)
     first_blocks.main()
     lines = capsys.readouterr().out.splitlines()
-    found = [float(line.split("note ")[1].split(",")[0]) for line in lines]
-    assert len(found) == 8 and found[-1] < 0.9 * found[0]
+    assert len(lines) == 8
+    for name in ("note", "scene"):
+        found = [float(line.split(f"{name} ")[1].split(",")[0]) for line in lines]
+        assert found[-1] < 0.9 * found[0], name
     assert lines[0].endswith("moved 0.000")  # it is the model it began from
     old, new = Twin.from_checkpoint(FOLDER).state_dict(), Twin.from_checkpoint(out).state_dict()
     moved = {name for name in old if not torch.equal(old[name], new[name])}

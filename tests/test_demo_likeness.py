@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is for training only; pip install '.[train]'")
 
-from demo import sizes  # noqa: E402
+from demo import losses, sizes  # noqa: E402
 from demo.batches import Rows  # noqa: E402
 from demo.likeness import likeness_losses  # noqa: E402
 from demo.twin import Twin  # noqa: E402
@@ -34,7 +34,7 @@ def heard(twin: Twin, mel: Any) -> tuple[Any, Any]:
 @pytest.fixture(scope="module")
 def twins() -> tuple[Twin, Twin]:
     torch.manual_seed(0)
-    return Twin(), Twin().requires_grad_(False)
+    return Twin(), Twin()
 
 
 def test_a_model_is_like_itself_whatever_it_makes_of_other_sounds(twins: tuple[Twin, Twin]) -> None:
@@ -70,6 +70,20 @@ def test_the_model_that_is_kept_to_stays(twins: tuple[Twin, Twin]) -> None:
     sum(found.values()).backward()
     assert twin.audio.conv1.weight.grad.abs().sum() > 0 and twin.h[0].mlp.w1.weight.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in like.parameters())
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_twin_hears_other_throats_and_the_model_that_is_kept_to_the_clips_own(monkeypatch: pytest.MonkeyPatch, half: bool) -> None:
+    heard_, ears = {}, {name: Twin() for name in ("twin", "like")}
+    for name, twin in ears.items():
+        twin.audio.register_forward_pre_hook(lambda _, inputs, name=name: heard_.update({name: inputs[0]}))
+    mel, one = torch.randn(3, 80, 32), batch([0, 2])
+    one.spoken, one.notes, one.scenes = [[1], [2]], [], []
+    monkeypatch.setattr(losses, "other_throats", lambda mel, speech: mel + 1.0)
+    run = SimpleNamespace(**ears, blank=torch.nn.Linear(sizes.HIDDEN, 1))
+    found = losses.losses(run, one, mel, None, half)
+    assert torch.equal(heard_["twin"], mel + 1.0) and torch.equal(heard_["like"], mel[[0, 2]])
+    assert all(found[name].isfinite() and found[name].dtype == torch.float32 for name in ("vectors", "answers"))
 
 
 def test_nothing_is_held_where_nobody_speaks(twins: tuple[Twin, Twin]) -> None:

@@ -30,7 +30,7 @@ def written(root: Path, name: str, seconds: float, rate: int = RATE, channels: i
 def games(tmp_path: Path) -> Path:
     for folder in (folder for kinds in (recordings.MUSIC, recordings.NOISE) for folders in kinds.values() for folder in folders):
         (tmp_path / recordings.SHARE / folder).mkdir(parents=True, exist_ok=True)
-    songs = ("games/lincity-ng/music/a/song.ogg", "games/colobot/music/song.wav")
+    songs = ("games/lincity-ng/music/a/song.ogg", "games/flare/mods/fantasycore/music/wind_ambient.ogg", "games/colobot/music/song.wav")
     for name in (*songs, "games/lincity-ng/sounds/Farm2.wav", "games/etr/sounds/snow_slide.wav"):
         written(tmp_path, name, 9.0)
     for name in ("games/lincity-ng/sounds/SportsCroud1.wav", "games/lincity-ng/sounds/Monument2.wav", "games/etr/sounds/pickup1.wav"):

@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is for training only; pip i
 
 from demo import throats  # noqa: E402
 from demo.front_end import log_mel  # noqa: E402
+from qwenaudio_np.mel import hz_to_mel, mel_to_hz  # noqa: E402
 
 SECOND = np.arange(16000) / 16000
 
@@ -30,9 +31,17 @@ def test_the_factor_1_moves_nothing() -> None:
     assert torch.allclose(throats.moved(mel, torch.ones(2)), mel, atol=1e-5)
 
 
-def test_the_order_of_the_bands_stays_and_the_highest_stays_where_it_is() -> None:
-    places = throats.origins(np.array([1 / throats.LONGEST, 0.95, 1.05, throats.LONGEST]))
-    assert (np.diff(places) >= 0).all() and (places >= 0).all() and (abs(places[:, -1] - 79) < 1).all()
+@pytest.mark.parametrize("factor", [1 / throats.MOST, 0.95, 1.05, throats.MOST])
+def test_jaitly_and_hintons_map_brings_each_origin_to_its_band(factor: float) -> None:
+    """Their equation, the other way round: up to the bend f -> factor f, from there a line to the highest frequency."""
+    edges = mel_to_hz(np.linspace(0.0, float(hz_to_mel(np.array(8000.0))), 82))
+    places = throats.origins(np.array([factor]))[0]
+    hertz = mel_to_hz((places + 1.0) * hz_to_mel(np.array(8000.0)) / 81)
+    bend = throats.BEND * min(factor, 1.0) / factor
+    forward = np.where(hertz <= bend, factor * hertz, 8000.0 - (8000.0 - factor * bend) / (8000.0 - bend) * (8000.0 - hertz))
+    inside = (places > 0.0) & (places < 79.0)
+    assert inside.sum() > 76 and np.allclose(forward[inside], edges[1:-1][inside], rtol=1e-9)
+    assert hertz[inside].max() > bend and (np.diff(places) >= 0).all()
 
 
 def test_only_speech_is_moved_and_about_as_much_of_it_as_is_told() -> None:
@@ -40,7 +49,7 @@ def test_only_speech_is_moved_and_about_as_much_of_it_as_is_told() -> None:
     mel = torch.randn(300, 80, 3)
     found = throats.other_throats(mel, torch.arange(100, 300))
     same = (found == mel).all(2).all(1)
-    assert same[:100].all() and abs(same[100:].float().mean().item() - (1 - throats.MOVED)) < 0.15  # 4 standard deviations of 200 draws
+    assert same[:100].all() and abs(same[100:].float().mean().item() - (1 - throats.SHARE)) < 0.15  # 4 standard deviations of 200 draws
 
 
 def test_without_speech_all_stays() -> None:
