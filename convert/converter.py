@@ -9,7 +9,6 @@ tensor as it is stored besides.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -29,11 +28,11 @@ from .manifest import MANIFEST_FORMAT, PROGRESS, Finished, ShardHash, file_entry
 from .progress import Advance, Progress, counted
 from .recipe import CONFIG, OWN_FILES, Recipe, encoder_recipe, model_recipe, with_dtype
 from .request import check_request, files_read, require_paths
-from .safetensors_writer import Shard, TensorSpec, plan_shards, whole_file, write_safetensors
+from .safetensors_writer import Shard, TensorSpec, index_bytes, plan_shards, whole_file, write_safetensors
 from .source_file import SourceFile
 from .weight_source import WHISPER, WeightSource, open_weights
 from .weight_types import AS_STORED, WEIGHT_TYPES, StoredTensor, finite
-from .workplace import require_disk, workplace
+from .workplace import left_over, require_disk, workplace
 
 SHARD_BYTES = 2_000_000_000
 
@@ -92,7 +91,8 @@ def convert_checkpoint(
         plan = _plan(stack, origin, Path(config) if config else None, Path(audio_from) if audio_from else None, from_, seed)
         plan = _with_shards(plan, weights, shard_size)
         read_from = files_read(plan.source_files, (folder for folder in (origin, config) if folder))
-        with workplace(target, OWN_FILES, force, read_from) as folder:
+        with workplace(target, OWN_FILES, force, read_from, notes=PROGRESS) as folder:
+            require_disk(folder, plan.output_bytes - left_over(target))  # hashing takes long
             return _fill(folder, plan, progress)
 
 
@@ -128,8 +128,6 @@ def _with_shards(plan: _Plan, weights: str | None, shard_size: int) -> _Plan:
 
 def _fill(folder: Path, plan: _Plan, progress: Progress | None) -> Converted:
     """Write everything into `folder`, keeping the good shards of an earlier run of the same job."""
-    found = (folder / shard.name for shard in plan.shards)
-    require_disk(folder, plan.output_bytes - sum(path.stat().st_size for path in found if path.is_file()))  # hashing takes long
     advance = counted(progress, sum(file.size for file in plan.source_files) + plan.output_bytes)
     job = {"version": __version__, "options": plan.options, "sources": list(_hash_sources(plan, advance))}
     job["config"] = file_entry(json_bytes(plan.recipe.config))
@@ -202,8 +200,7 @@ def _watched(blocks: Iterator[np.ndarray], dtype: str, name: str, odd: dict[str,
 
 def _write_rest(folder: Path, plan: _Plan, job: dict[str, Any], finished: Finished) -> dict[str, Any]:
     """The small files, the index, and last the manifest that makes the folder whole."""
-    index = {"metadata": {"total_size": plan.output_bytes}, "weight_map": {t.name: s.name for s in plan.shards for t in s.tensors}}
-    small = {CONFIG: json_bytes(plan.recipe.config), **plan.recipe.copied, INDEX_FILE: json.dumps(index, indent=1).encode() + b"\n"}
+    small = {CONFIG: json_bytes(plan.recipe.config), **plan.recipe.copied, INDEX_FILE: index_bytes(plan.shards)}
     for name, data in small.items():
         with whole_file(folder / name) as stream:
             stream.write(data)
@@ -218,5 +215,4 @@ def _write_rest(folder: Path, plan: _Plan, job: dict[str, Any], finished: Finish
         "fresh": list(plan.recipe.fresh),
     }
     write_json(folder / MANIFEST, manifest)
-    (folder / PROGRESS).unlink(missing_ok=True)
     return manifest

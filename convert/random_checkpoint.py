@@ -32,7 +32,7 @@ from .recipe import OWN_FILES
 from .request import require_paths
 from .safetensors_writer import TensorSpec, plan_shards, write_shards
 from .vocabulary import learn_vocabulary, write_vocabulary
-from .workplace import require_disk, workplace
+from .workplace import left_over, require_disk, workplace
 
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 LEARNED_RANKS = 512  # 256 bytes and as many merges
@@ -79,9 +79,9 @@ def write_random_checkpoint(
     tensors = [TensorSpec(name, _known("dtype", dtype, DTYPES), shape) for name, shape in expected_tensors(config).items()]
     target = Path(folder).resolve()
     total = sum(tensor.nbytes for tensor in tensors)
-    require_disk(_existing(target.parent), total + TOKENIZER_FILES)
+    require_disk(_existing(target.parent), total + TOKENIZER_FILES - left_over(target))
     _make_parent(target)
-    with workplace(target, OWN_FILES, force, resumable=False) as new:
+    with workplace(target, OWN_FILES, force) as new:
         _write_json(new / "config.json", fields)
         _write_json(new / "generation_config.json", generation)
         _write_json(new / "tokenizer_config.json", {"model_max_length": 8192, "tokenizer_class": "QWenTokenizer"})

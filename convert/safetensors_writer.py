@@ -69,12 +69,17 @@ def write_shards(folder: Path, shards: Sequence[Shard], pieces: Pieces, advance:
     """Write every shard, and last the index that names them. Raises as write_safetensors does."""
     for shard in shards:
         write_safetensors(folder / shard.name, shard.tensors, pieces, advance)
+    with whole_file(folder / INDEX_FILE) as stream:
+        stream.write(index_bytes(shards))
+
+
+def index_bytes(shards: Sequence[Shard]) -> bytes:
+    """The index: which shard holds each tensor, as transformers writes it."""
     index = {
         "metadata": {"total_size": sum(tensor.nbytes for shard in shards for tensor in shard.tensors)},
         "weight_map": {tensor.name: shard.name for shard in shards for tensor in shard.tensors},
     }
-    with whole_file(folder / INDEX_FILE) as stream:
-        stream.write(json.dumps(index, indent=1).encode() + b"\n")
+    return json.dumps(index, indent=1).encode() + b"\n"
 
 
 def write_safetensors(path: Path, tensors: Sequence[TensorSpec], pieces: Pieces, advance: Advance = lambda count: None) -> None:

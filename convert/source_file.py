@@ -162,7 +162,7 @@ class SourceFile:
 @contextmanager
 def open_source_file(path: Path) -> Iterator[SourceFile]:
     """The file, open for the length of the block. Raises FormatError for what is no regular file, or a pointer or error page."""
-    with open_regular(path) as (descriptor, size), os.fdopen(os.dup(descriptor), "rb", buffering=0) as stream:
+    with open_regular(path) as (descriptor, size), os.fdopen(descriptor, "rb", buffering=0, closefd=False) as stream:
         yield SourceFile(path, stream, size)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qwenaudio_np import backends
-from qwenaudio_np.bfloat16 import to_bfloat16
+from qwenaudio_np.bfloat16 import from_bfloat16, to_bfloat16
 from qwenaudio_np.errors import MismatchError, shown
 from qwenaudio_np.names import Shape
 from qwenaudio_np.quantised import LANES, Quantised, part_shapes
@@ -143,7 +143,7 @@ def rounded(values: np.ndarray, source: str, target: str, name: str) -> np.ndarr
 def widened(values: np.ndarray, dtype: str) -> np.ndarray:
     """F64 as it is; F32, F16 and BF16 as float32, exactly."""
     if dtype == "BF16":
-        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return from_bfloat16(values)
     return values if dtype == "F64" else values.astype(np.float32, copy=False)
 
 

@@ -6,6 +6,7 @@ What a killed run left there is found by the next one, which decides what of it 
     .NAME.converting          the user's own folder, closed to others while work is in it
         made_by_qwenaudio_np  says that all of this was made here and may be deleted; made first, deleted last
         new                   the folder being filled
+        progress.json         the notes by which new can be resumed, aside for the moment of the last rename
         old                   the replaced folder, for the moment between two renames (only with force)
     .NAME.converting.lock     held while a run works; holds its process number
 
@@ -33,12 +34,12 @@ MARKER = "made_by_qwenaudio_np"
 
 @contextmanager
 def workplace(
-    target: Path, own_files: Collection[str], force: bool, read_from: Collection[Identity] = (), resumable: bool = True
+    target: Path, own_files: Collection[str], force: bool, read_from: Collection[Identity] = (), notes: str | None = None
 ) -> Iterator[Path]:
     """Yield the folder to fill; if the block ends well it becomes `target`, with the rights of an existing one.
 
-    It stays, to be resumed, after an interruption and where the disk refused; after an error in the input it is deleted,
-    and in every case unless `resumable`.
+    `notes` is a file in it by which it can be resumed, deleted at the very end. The folder stays, to be resumed, after an
+    interruption and where the disk refused; after an error in the input it is deleted, and in every case without notes.
 
     With `force` an existing `target` is replaced if it holds nothing but safetensors files and `own_files`, none of which
     is a file of `read_from`.
@@ -50,28 +51,31 @@ def workplace(
         raise UsageError(f"{shown(target.parent)} is not an existing folder; make it first")
     place = _place(target)
     new, old = place / "new", place / "old"
-    with locked(place.with_name(place.name + ".lock"), target), _translated(target):
+    with _translated(target), locked(place.with_name(place.name + ".lock"), target):
         _require_ours(place)
-        _recover(target, place)
+        _recover(target, place, notes)
         _require_free(target, own_files, force, read_from)
-        if not resumable:  # what a killed run left
+        if not notes:  # what a killed run left
             shutil.rmtree(new, ignore_errors=True)
         try:
             _make(place)
             yield new
             sync_folder(new)
+            _require_still_free(target, own_files, force, read_from)
             if target.exists():
                 rights = stat.S_IMODE(target.stat().st_mode)
                 target.rename(old)
                 new.chmod(rights)  # a folder that was closed to others stays closed
+            if notes:
+                (new / notes).rename(place / notes)
             new.rename(target)
             sync_folder(target.parent)
         except BaseException as failure:
-            if not resumable or (isinstance(failure, QwenAudioError) and not isinstance(failure, ResourceError)):
+            if not notes or (isinstance(failure, QwenAudioError) and not isinstance(failure, ResourceError)):
                 shutil.rmtree(new, ignore_errors=True)
             raise
         finally:
-            _recover(target, place)
+            _recover(target, place, notes)
 
 
 def what_is_kept(target: Path) -> str:
@@ -80,6 +84,15 @@ def what_is_kept(target: Path) -> str:
     if not new.is_dir() or not os.listdir(new):
         return ""
     return f"what is finished is kept in {shown(_place(target))}, and the same command goes on from there"
+
+
+def left_over(target: Path) -> int:
+    """Bytes of what an earlier run for `target` left, all of which the next one uses or deletes."""
+    if not target.name:  # the whole disk; `workplace` refuses it
+        return 0
+    new = _place(target) / "new"
+    sizes = (os.lstat(path) for path in new.iterdir()) if new.is_dir() else ()
+    return sum(status.st_size for status in sizes if stat.S_ISREG(status.st_mode))
 
 
 def _place(target: Path) -> Path:
@@ -134,8 +147,8 @@ def _make(place: Path) -> None:
     (place / "new").mkdir(exist_ok=True)
 
 
-def _recover(target: Path, place: Path) -> None:
-    """A run that ended between the two renames left the old folder aside: put it back. One that ended after them left it over.
+def _recover(target: Path, place: Path, notes: str | None) -> None:
+    """A run that ended between the renames left the old folder and the notes aside: put them back. One that ended later left both over.
 
     Then nothing of the work folder stays, unless there is something to resume.
     """
@@ -145,11 +158,24 @@ def _recover(target: Path, place: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(target)
+    if notes and (place / notes).exists():
+        if (place / "new").exists():
+            (place / notes).rename(place / "new" / notes)
+        else:
+            (place / notes).unlink()
     with suppress(OSError):  # not empty, or not there
         (place / "new").rmdir()
     if place.exists() and set(os.listdir(place)) <= {MARKER}:
         (place / MARKER).unlink(missing_ok=True)
         place.rmdir()
+
+
+def _require_still_free(target: Path, own_files: Collection[str], force: bool, read_from: Collection[Identity]) -> None:
+    """Hours later somebody may have put other things there. Raises ResourceError, after which the work can be resumed."""
+    try:
+        _require_free(target, own_files, force, read_from)
+    except UsageError as failure:
+        raise ResourceError(str(failure)) from None
 
 
 def _require_free(target: Path, own_files: Collection[str], force: bool, read_from: Collection[Identity]) -> None:
@@ -159,6 +185,8 @@ def _require_free(target: Path, own_files: Collection[str], force: bool, read_fr
         raise UsageError(f"{shown(target)} exists and is not a folder; choose another name")
     if os.path.ismount(target):
         raise UsageError(f"{shown(target)} is where a disk is mounted, which cannot be replaced; choose a folder in it")
+    if not os.access(target, os.W_OK):
+        raise UsageError(f"{shown(target)} is protected against writing, and cannot be replaced; choose another folder")
     for path in sorted(target.iterdir()):
         status = os.lstat(path)
         if (path.name not in own_files and path.suffix != ".safetensors") or not stat.S_ISREG(status.st_mode):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qwenaudio_np.bfloat16 import to_bfloat16
+from qwenaudio_np.bfloat16 import from_bfloat16, to_bfloat16
 from qwenaudio_np.quantised import GROUP, quantise_rows
 
 LINE = 8  # int64 in a cache line
@@ -29,7 +29,7 @@ def read(array: Flat, at: int, count: int) -> NDArray[np.float32]:
     """`count` stored values, widened to float32"""
     stored = array[at : at + count]
     if stored.dtype == np.uint16:
-        return (stored.astype(np.uint32) << 16).view(np.float32)
+        return from_bfloat16(stored)
     return (stored.view(np.float16) if stored.dtype == np.int16 else stored).astype(np.float32)
 
 

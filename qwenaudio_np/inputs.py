@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from argparse import Namespace
@@ -64,7 +65,11 @@ def _stdin() -> BinaryIO:
 def _stdin_text() -> str:
     """A prompt from stdin, without the line end of its last line."""
     try:
-        data = _stdin().read(MAX_TEXT_BYTES + 1)
+        data, stream = b"", _stdin()
+        while len(data) <= MAX_TEXT_BYTES and (chunk := stream.read(MAX_TEXT_BYTES + 1)) != b"":
+            if chunk is None:  # what there is so far is not the whole
+                raise BlockingIOError(errno.EAGAIN, "it is non-blocking, and has nothing at the moment")
+            data += chunk
         text = data.decode("utf-8")
     except OSError as error:
         raise QwenAudioError(f"cannot read standard input: {console.reason(error)}") from None

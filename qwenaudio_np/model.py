@@ -95,7 +95,7 @@ class QwenAudio:
         """Raise UsageError for no ids, for more than this model has positions, or for one without a row in the word embedding."""
         limit = self.config.text.max_position_embeddings
         if not 0 < len(ids) <= limit:
-            advice = "shorten the text or give fewer clips" if len(ids) else "give some text, or a clip"
+            advice = "shorten the text, give fewer clips or fewer turns" if len(ids) else "give some text, or a clip"
             raise UsageError(f"the prompt has {len(ids)} tokens, expected 1 to {limit} (max_position_embeddings); {advice}")
         if min(ids) < 0 or max(ids) >= self.config.text.vocab_size:
             raise UsageError(f"token ids must be from 0 to {self.config.text.vocab_size - 1}, got {min(ids)} to {max(ids)}")
@@ -115,6 +115,8 @@ class QwenAudio:
         shared = past.shared(x, alpha) if past else 0
         cache = past.cache if past else KVCache(self.config.text, self.kv)
         cache.truncate(shared)
+        if past:
+            past.inputs = past.inputs[:shared]  # if this is interrupted, they still are those of the cache
         cache.ntk_alpha = alpha
         return decode(x[shared:], cache, self.weights, self.config.text, self.ops, tap), cache
 

@@ -14,7 +14,7 @@ from qwenaudio_np.audio import Clip
 from qwenaudio_np.cache import Memory, Past
 from qwenaudio_np.checkpoint import mapped_bytes
 from qwenaudio_np.generate import generate_ids, stop_ids, stop_reason
-from qwenaudio_np.memory import available_bytes, needed_bytes, require_memory
+from qwenaudio_np.memory import available_bytes, cache_bytes, needed_bytes, require_memory
 from qwenaudio_np.prepare import Prepared, prepare
 from qwenaudio_np.sampler import Sampler, Sampling, make_sampler
 from qwenaudio_np.tokenizer import StreamDecoder, Tokenizer
@@ -96,9 +96,12 @@ def answer(
 
 
 def _require_memory(model: QwenAudio, ready: Prepared, memory: Memory | None) -> None:
-    """Mapped weights must find room beside what is new; weights of our own, and what earlier turns keep, are taken already."""
+    """Mapped weights must find room beside what is new; weights of our own, and what earlier turns keep, are taken already.
+
+    Spare capacity is not: the system gives it when it is written to.
+    """
     positions = min(len(ready.prompt.ids) + ready.max_new_tokens, model.config.text.max_position_embeddings)
-    kept = memory.past.cache.nbytes if memory and memory.past else 0
+    kept = cache_bytes(model.config.text, memory.past.cache.length, model.kv.itemsize) if memory and memory.past else 0
     needed = needed_bytes(model.config, 0, positions, model.dtype, model.kv) - kept
     require_memory(needed, available_bytes(mapped=mapped_bytes(model.weights)))
 

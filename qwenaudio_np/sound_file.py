@@ -30,7 +30,9 @@ SNIFFED_BYTES = 64
 OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the longest: header, table of its segments' lengths, segments (RFC 3533)
 # Where a header of WAV, RF64, W64, AIFF or AU promises more bytes than there are, libsndfile counts those, and notes it in its log.
 PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
-UNKNOWN_BYTES = 0x7FFF0000  # what writes to a pipe cannot know the length, and promises this or more
+# What writes to a pipe cannot know the length, and promises about as much as the field holds.
+UNKNOWN_BYTES = (1 << 31, 1 << 32)
+NEAR = 1 << 16
 
 # What a file that cannot be decoded is, by its first bytes at an offset. files.refuse_impostor knows web pages.
 _KINDS = (
@@ -166,7 +168,9 @@ def _promised(log: str) -> str:
     """What the header promises and what there is, in bytes of sound, where this is less."""
     found = PROMISED.search(log)
     promised, there = map(int, found.groups()) if found else (0, 0)
-    return f"its header promises {promised} bytes of sound, {there} are there" if there < promised < UNKNOWN_BYTES else ""
+    if any(abs(promised - most) <= NEAR for most in UNKNOWN_BYTES) or not there < promised < UNKNOWN_FRAMES:
+        return ""
+    return f"its header promises {promised} bytes of sound, {there} are there"
 
 
 def _last_bytes(handle: int | BytesIO, count: int) -> bytes:
@@ -196,7 +200,9 @@ def _hold(stream: BinaryIO, name: str) -> BytesIO:
     """The stream's first bytes, as many as are kept, rewound. libsndfile must seek, which a pipe cannot."""
     held = BytesIO()
     try:
-        while held.tell() < MAX_STREAM_BYTES and (chunk := stream.read(1 << 20)):
+        while held.tell() < MAX_STREAM_BYTES and (chunk := stream.read(1 << 20)) != b"":
+            if chunk is None:  # what there is so far is not the whole
+                raise BlockingIOError("it is non-blocking, and has nothing at the moment")
             held.write(chunk)
     except (AttributeError, OSError, TypeError, ValueError) as failure:
         raise AudioError(f"cannot read sound from {shown(name)}: {shown(failure)}; expected a path or a binary stream") from None

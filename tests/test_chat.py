@@ -83,6 +83,35 @@ def test_a_later_turn_computes_only_what_is_new(model: QwenAudio, tone: Path, go
         history.append({"query": query, "audio": audio, "answer": got.text})
 
 
+def test_spare_room_of_the_cache_is_no_memory_that_was_taken(model: QwenAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second turn asks for its positions but those that are kept; the cache has room for more, which the system has not given."""
+    needed: list[int] = []
+    monkeypatch.setattr("qwenaudio_np.request.require_memory", lambda wanted, available: needed.append(wanted))
+    memory = Memory()
+    model.generate("what is it?", max_new_tokens=2, memory=memory)
+    assert memory.past
+    kept = sum(array.nbytes for layer in range(model.config.text.num_hidden_layers) for array in memory.past.cache.view(layer))
+    assert kept < memory.past.cache.nbytes
+    model.generate("and this?", max_new_tokens=2)
+    model.generate("and this?", max_new_tokens=2, memory=memory)
+    assert needed[1] - needed[2] == kept
+
+
+def test_an_interrupted_turn_leaves_no_inputs_without_their_keys(model: QwenAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between the last key of another prompt and the note of what they are: the old prompt is computed anew, not looked up."""
+    want = model.generate("why is it so?", max_new_tokens=4).token_ids
+    memory = Memory()
+    model.generate("why is it so?", max_new_tokens=4, memory=memory)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("qwenaudio_np.request.Past", interrupt)
+        model.generate("entirely different words, many of them", max_new_tokens=1, memory=memory)
+    assert model.generate("why is it so?", max_new_tokens=4, memory=memory).token_ids == want
+
+
+def interrupt(*_: Any) -> Any:
+    raise KeyboardInterrupt
+
+
 def test_a_turn_that_is_changed_in_place_is_read_anew(model: QwenAudio, tone: Path, golden: Path) -> None:
     chat = model.chat()
     history = chat.history

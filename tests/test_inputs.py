@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -58,6 +59,19 @@ def test_stdin_that_gives_nothing_to_read(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(QwenAudioError, match="closed"):
         read_request(options("-p", "-"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no non-blocking pipes")
+def test_a_prompt_from_a_pipe_that_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing yet, or only a part of it, is no prompt."""
+    for part in (b"", b"what does"):
+        ends = os.pipe()
+        os.set_blocking(ends[0], False)
+        os.write(ends[1], part)
+        with open(ends[0], "rb") as stream, open(ends[1], "wb"):
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream))
+            with pytest.raises(QwenAudioError, match="cannot read standard input: it is non-blocking, and has nothing at the moment"):
+                read_request(options("-p", "-"))
 
 
 def test_words_that_are_not_utf8() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,23 @@ def test_wav_that_promises_too_much(claims: int) -> None:
     """What is there is used: recorders that are switched off leave such files."""
     clip = load_clip(io.BytesIO(wav(STEPS.tobytes(), claims=claims)))
     assert np.array_equal(steps_of(clip), STEPS)
+
+
+@pytest.mark.parametrize(("claims", "told"), [(10**9, True), (3 * 10**9, True), (2**31, False), (2**31 - 4096, False), (2**32 - 1, False)])
+def test_what_is_missing_of_a_wav_is_told_unless_its_length_was_never_known(claims: int, told: bool) -> None:
+    """What writes to a pipe promises about 2^31 or 2^32 bytes; a recording of other gigabytes was cut."""
+    warnings = load_clip(io.BytesIO(wav(STEPS.tobytes(), claims=claims))).warnings
+    assert any("its header promises" in warning for warning in warnings) == told
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no non-blocking pipes")
+def test_a_pipe_that_does_not_wait_is_no_end_of_the_sound() -> None:
+    ends = os.pipe()
+    os.set_blocking(ends[0], False)
+    with open(ends[0], "rb") as stream, open(ends[1], "wb") as writer:
+        writer.write(wav(STEPS.tobytes())[:1000])
+        writer.flush()
+        assert "it is non-blocking, and has nothing at the moment" in refusal(stream)
 
 
 def test_wav_without_its_own_size() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -30,6 +31,19 @@ def test_rows_against_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sha
         blocks = list(file.rows(Layout("F32", shape, strides, 3 + 2 * 4)))
     assert b"".join(block.tobytes() for block in blocks) == expected.tobytes()
     assert all(block.flags.c_contiguous and block.shape[1:] == (shape[1:] if shape else ()) for block in blocks)
+
+
+def test_a_file_has_one_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of shards are open at once, and a process has 1,024 descriptors."""
+    (tmp_path / "f").write_bytes(bytes(8))
+    first = os.open(os.devnull, os.O_RDONLY)
+    os.close(first)
+    with open_source_file(tmp_path / "f"):
+        second = os.open(os.devnull, os.O_RDONLY)
+        os.close(second)
+    third = os.open(os.devnull, os.O_RDONLY)
+    os.close(third)
+    assert (second, third) == (first + 1, first)
 
 
 def test_scattered_tensor_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
