@@ -7,7 +7,7 @@ code files are never touched.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -124,10 +124,10 @@ def require_tensors(
     found: Mapping[str, SourceTensor],
     expected: Mapping[str, Shape],
     optional: Mapping[str, Shape] | None = None,
-    codes: Container[str] = (),
+    types: Mapping[str, tuple[str, ...]] | None = None,
     stated: str = CONFIG,
 ) -> dict[str, SourceTensor]:
-    """The tensors in the order of `expected`, each there, of its shape, a float (or U8, if in `codes`); no others but known buffers.
+    """The tensors in the order of `expected`, each there, of its shape, a float (or of its `types`); no others but known buffers.
 
     `stated` says in messages where the expected shapes come from.
 
@@ -143,7 +143,7 @@ def require_tensors(
     for name, shape in wanted.items():
         if name in found and found[name].shape != shape:
             raise MismatchError(f"tensor {shown(name)} is {list(found[name].shape)}, expected {list(shape)}; does {stated} fit?")
-        types = ("U8",) if name in codes else tuple(FLOAT_NAMES)
-        if name in found and found[name].dtype not in types:
-            raise UnsupportedError(f"tensor {shown(name)} is {found[name].dtype}, expected one of {', '.join(types)}")
+        allowed = (types or {}).get(name, tuple(FLOAT_NAMES))
+        if name in found and found[name].dtype not in allowed:
+            raise UnsupportedError(f"tensor {shown(name)} is {found[name].dtype}, expected one of {', '.join(allowed)}")
     return {name: found[name] for name in wanted if name in found}

@@ -90,9 +90,9 @@ def _check_names(folder: Path, stored: WeightSource, report: Report) -> tuple[st
 
 def _require_pieces(stored: WeightSource, expected: Mapping[str, Shape], optional: Mapping[str, Shape]) -> None:
     """Each tensor of the model, or its codes, scales and offsets."""
-    wanted = pieces(expected, stored.tensors)
-    codes = {name for name, piece in wanted.items() if piece.dtypes == ("U8",)}
-    require_tensors(stored.tensors, {name: piece.shape for name, piece in wanted.items()}, optional, codes)
+    wanted, extra = pieces(expected, stored.tensors), pieces(optional, stored.tensors)
+    shapes = ({name: piece.shape for name, piece in found.items()} for found in (wanted, extra))
+    require_tensors(stored.tensors, *shapes, {name: piece.dtypes for name, piece in (wanted | extra).items()})
 
 
 def _check_files(folder: Path, stored: WeightSource, manifest: dict[str, Any] | None, report: Report, advance: Advance) -> None:

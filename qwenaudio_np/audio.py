@@ -3,8 +3,9 @@
     file or array [frames, channels] at any rate -> average [frames] -> resampled [samples] -> rounded to n / 32768
 
 The original pipes every clip through ffmpeg to signed 16-bit samples; rounding to the same steps keeps a 16 kHz
-mono 16-bit file exactly as it is. Other rates (soxr, not ffmpeg's own resampler) and more than two channels (their mean, not
-ffmpeg's weights) give other samples than the original's: compare implementations on 16 kHz mono files.
+mono 16-bit file exactly as it is. Other rates (soxr, not ffmpeg's own resampler), more channels (their mean in float64; ffmpeg has
+weights for more than two) and more bits (rounded; ffmpeg cuts them off) give other samples than the original's: compare
+implementations on 16 kHz mono files of 16 bits.
 One clip holds at most 30 s: more is cut, and `Clip.warnings` says how much.
 Source: audio.py of Qwen-Audio, load_audio and get_T_after_cnn; Whisper, audio.py.
 """

@@ -48,13 +48,18 @@ class Stage:
         return self.amount / self.seconds
 
 
+def check_sizes(seconds: float, new_tokens: int, repeats: int) -> None:
+    """Raise UsageError for what cannot be timed."""
+    if repeats < 1 or new_tokens < 2 or not 0.03 <= seconds <= 30:
+        raise UsageError("bench needs at least 1 repeat, 2 new tokens and 0.03 to 30 seconds of sound")
+
+
 def bench(model: QwenAudio, seconds: float = 5.9, new_tokens: int = 16, repeats: int = 3, threads: int | None = None) -> list[Stage]:
     """Encoder, prefill and decoding of a request about `seconds` of noise, medians of `repeats` runs.
 
     Raises NumericsError if the backend does not agree with ops.py. A text-only checkpoint has no encoder to time.
     """
-    if repeats < 1 or new_tokens < 2 or not 0.03 <= seconds <= 30:
-        raise UsageError("bench needs at least 1 repeat, 2 new tokens and 0.03 to 30 seconds of sound")
+    check_sizes(seconds, new_tokens, repeats)
     validate(model)
     text, hearing = model.config.text, model.config.audio is not None
     noise = 0.1 * np.random.default_rng(0).standard_normal(int(seconds * SAMPLE_RATE))

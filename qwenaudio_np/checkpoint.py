@@ -133,6 +133,7 @@ def load_weights(
     """
     if weights is not None and weights not in WEIGHTS:
         raise UsageError(f"unknown type of weights {shown(weights)}, expected one of: {', '.join(WEIGHTS)}")
+    room = available_bytes()  # before the files are mapped: a limit on address space (ulimit -v) counts those too
     shards = Shards(Path(folder))
     files = {name: SafetensorsFile(shards.folder / name) for name in shards.names}
     holder = shards.holders({name: file.header for name, file in files.items()})
@@ -142,7 +143,7 @@ def load_weights(
         nbytes = sum(planned_bytes(name, entry.shape, entry.nbytes, weights) for name, entry in entries.items())
         quantised = any(bits_of(name, weights or "") for name in wanted) or any(name.endswith(".codes") for name in wanted)
         kept = usually_kept(dtype, quantised) if kv is None else kv
-        require_memory(needed_bytes(config, nbytes, positions, dtype, kept), available_bytes())
+        require_memory(needed_bytes(config, nbytes, positions, dtype, kept), room)
     arrays = _assembled({name: files[holder[name]].tensor(name).array for name in wanted}, config)
     stored = Weights(arrays, tied=config.text.tie_word_embeddings)
     if weights in (None, stored.label):

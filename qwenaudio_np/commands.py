@@ -24,8 +24,12 @@ from qwenaudio_np.outputs import check_output, require_regular, whole_file, writ
 from qwenaudio_np.report import checkpoint_report, encoder_lines, encoder_report, report_lines, result_report, summary_line
 from qwenaudio_np.request import answer
 from qwenaudio_np.sampler import Sampling
-from qwenaudio_np.tracing import describe
+from qwenaudio_np.shards import INDEX_FILE, MANIFEST, SINGLE_FILE
+from qwenaudio_np.tracing import describe, require_only_ids
 from qwenaudio_np.tracing import trace as trace_request
+from qwenaudio_np.vocabulary import VOCABULARY_FILE
+
+PARTS = ("config.json", "generation_config.json", VOCABULARY_FILE, SINGLE_FILE, INDEX_FILE, MANIFEST)  # of a model, read from its folder
 
 
 def run(arguments: Namespace) -> int:
@@ -44,7 +48,7 @@ def run(arguments: Namespace) -> int:
     manners = {"progress": progress, "keep_interrupted": True, "force": arguments.force}
     try:
         result = answer(model, **request, **limits, **vars(sampling), stream=stream, **manners)
-    except QwenAudioError:
+    except (QwenAudioError, MemoryError):
         if printer:
             printer.break_off()
         raise
@@ -73,6 +77,8 @@ def trace(arguments: Namespace) -> int:
     progress = console.Progress(arguments.verbose, arguments.quiet)
     ids = read_ids(arguments.ids) if arguments.ids is not None else None
     request = read_request(arguments, needs_prompt=ids is None)
+    if ids is not None:
+        require_only_ids(request)
     _spare_history(arguments, request)
     model, _ = _open_model(arguments, progress)
     progress("tracing")
@@ -102,6 +108,7 @@ def bench(arguments: Namespace) -> int:
     from qwenaudio_np import bench as benchmark
 
     progress = console.Progress(arguments.verbose, arguments.quiet)
+    benchmark.check_sizes(arguments.seconds, arguments.max_new_tokens, arguments.repeats)
     model, loading = _open_model(arguments, progress)
     progress("validating against ops.py, then measuring; other work on this machine will show")
     stages = benchmark.bench(model, arguments.seconds, arguments.max_new_tokens, arguments.repeats, arguments.threads)
@@ -137,6 +144,9 @@ def _check_places(arguments: Namespace) -> None:
     files = [arguments.history, getattr(arguments, "ids", None), *arguments.input]
     weights = [entry.path for entry in os.scandir(folder)] if os.path.isdir(folder) else []
     check_output(arguments.output, [*weights, *(name for name in files if name is not None)])
+    place, name = os.path.split(os.path.realpath(arguments.output))
+    if place == os.path.realpath(folder) and name in PARTS:
+        raise UsageError(f"--output {shown(arguments.output)} would become a part of the model in that folder; choose another name")
 
 
 def _spare_history(arguments: Namespace, request: dict[str, Any]) -> None:

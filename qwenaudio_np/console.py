@@ -123,9 +123,12 @@ class Answer:
         put("\n")
 
     def break_off(self) -> None:
-        """End the line if one was begun: what comes next is an error."""
-        if self._begun:
-            put("\n")
+        """End the line if one was begun: what comes next is an error, which a reader who has left must not hide."""
+        try:
+            if self._begun:
+                put("\n")
+        except BrokenPipeError:
+            drop_unwritten(1)
 
 
 class Progress:

@@ -28,7 +28,9 @@ def read_request(arguments: Namespace, needs_prompt: bool = True) -> dict[str, A
     if needs_prompt and arguments.prompt is None and arguments.task is None:
         raise UsageError("nothing to do: give --prompt TEXT or --task NAME (qwenaudio-np --help shows examples)")
     task_options = {name: getattr(arguments, name) for name in ("language", "text_language", "question", "style")}
-    check_combination(arguments.prompt or "", arguments.task, arguments.format, task_options)
+    history = _read_history(arguments.history) if arguments.history is not None else []
+    talk = bool(history) or arguments.system is not None
+    check_combination(arguments.prompt or "", arguments.task, arguments.format, task_options, talk)
     if arguments.task is not None:
         task_prompt(arguments.task, arguments.language, arguments.text_language, arguments.question, arguments.style)
         if not arguments.input:
@@ -36,7 +38,7 @@ def read_request(arguments: Namespace, needs_prompt: bool = True) -> dict[str, A
     names = ("task", "language", "text_language", "style", "format")
     return {
         "prompt": _stdin_text() if arguments.prompt == "-" else _typed_text(arguments, "prompt") or "",
-        "history": _read_history(arguments.history) if arguments.history is not None else [],
+        "history": history,
         "audio": [as_clip(_stdin() if name == "-" else name) for name in arguments.input],
         **{name: getattr(arguments, name) for name in names},
         **{name: _typed_text(arguments, name) for name in ("question", "system")},

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
+import secrets
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from qwenaudio_np.console import reason
 from qwenaudio_np.errors import QwenAudioError, UsageError, shown
@@ -69,10 +71,20 @@ def whole_file(path: str) -> Iterator[str]:
     with _explained(path), _private_folder(os.path.dirname(target)) as (folder, mode):
         temporary = os.path.join(folder, os.path.basename(target))
         yield temporary
-        with open(temporary, "r+b") as stream:  # Windows asks for a handle that may write
-            os.fsync(stream.fileno())  # a rename may reach the disk before the data does
-        os.chmod(temporary, os.stat(target).st_mode & 0o777 if os.path.exists(target) else mode & 0o666)
+        _to_disk(temporary)
+        with suppress(OSError):  # some file systems have no rights (CIFS, Windows' drives under WSL), and refuse them
+            os.chmod(temporary, os.stat(target).st_mode & 0o777 if os.path.exists(target) else mode & 0o666)
         os.replace(temporary, target)
+
+
+def _to_disk(path: str) -> None:
+    """A rename may reach the disk before the data does. What cannot be told to, such as some file systems of a user's own, need not."""
+    with open(path, "r+b") as stream:  # Windows asks for a handle that may write
+        try:
+            os.fsync(stream.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
 
 
 def require_regular(path: str) -> None:
@@ -100,10 +112,8 @@ def _private_folder(parent: str) -> Iterator[tuple[str, int]]:
     prefix = os.path.join(parent, PARTIAL)
     for name in glob.glob(glob.escape(prefix) + "*"):
         _remove_abandoned(name)
-    folder = f"{prefix}{os.getpid()}"
-    os.mkdir(folder)
+    folder, descriptor = _new_folder(prefix)
     try:
-        descriptor = _lock(folder)
         try:
             yield folder, os.stat(folder).st_mode
         finally:
@@ -112,26 +122,53 @@ def _private_folder(parent: str) -> Iterator[tuple[str, int]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _new_folder(prefix: str) -> tuple[str, int | None]:
+    """A new folder's name and the descriptor of its lock.
+
+    Between making and locking, another run that tidies up may take it for abandoned: then it is gone, or that run has its lock. And two
+    containers have processes of the same number. Then a random number more makes the next try.
+    """
+    folder = f"{prefix}{os.getpid()}"
+    while True:
+        with suppress(FileExistsError):
+            os.mkdir(folder)
+            with suppress(BlockingIOError, FileNotFoundError):
+                descriptor = _lock(folder)
+                if os.path.exists(folder):
+                    return folder, descriptor
+                _unlock(descriptor)
+        folder = f"{prefix}{os.getpid()}-{secrets.token_hex(4)}"
+
+
 def _remove_abandoned(folder: str) -> None:
     """Remove what a run that was killed has left: a living one holds its lock."""
-    descriptor = _lock(folder)
-    if descriptor is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        _unlock(descriptor)
+    with suppress(BlockingIOError, FileNotFoundError):
+        descriptor = _lock(folder)
+        if descriptor is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            _unlock(descriptor)
 
 
 def _lock(folder: str) -> int | None:
-    """A descriptor that holds the lock of a folder; None where somebody else has it, or where there are no such locks."""
+    """A descriptor that holds the lock of a folder; None where there are no such locks.
+
+    Raises BlockingIOError where somebody else has it, FileNotFoundError where the folder is gone.
+    """
     if sys.platform == "win32":
         return None
     import fcntl
 
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise
     except OSError:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
     except OSError:
         os.close(descriptor)
         return None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FORMATS = {"base": "raw", "chat": "chatml", "raw": "raw", "chatml": "chatml"}  # our words, and generation_config.json's
 BASE_MAX_NEW_TOKENS = 256
+CHAT_ONLY = "--history and --system belong to the chat format; "
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def prepare(
     require_text({"task": task, "format": format, "system": system, **task_options})
     history = () if history is None else history
     check_history(history)
-    check_combination(prompt, task, format, task_options)
+    check_combination(prompt, task, format, task_options, talk=bool(history) or system is not None)
     chat_format = FORMATS[format] if format else "raw" if task else model.config.generation.chat_format
     longest = BASE_MAX_NEW_TOKENS if chat_format == "raw" else model.config.generation.max_new_tokens
     shortest = 0
@@ -68,8 +69,7 @@ def prepare(
     if chat_format == "chatml":
         laid_out, clips = _lay_out_chat(model, prompt, audio, history, DEFAULT_SYSTEM if system is None else system)
     elif history or system is not None:
-        advice = "ask with --prompt in words, not with --task" if task else "give --format chat"
-        raise UsageError(f"--history and --system belong to the chat format; {advice}")
+        raise UsageError(CHAT_ONLY + "give --format chat")
     else:
         clips = read_clips(model, audio)
         if task and not clips:
@@ -102,14 +102,20 @@ def check_history(history: Any) -> None:
         raise UsageError('history must be a list of {"query": text, "audio": [...], "answer": text}')
 
 
-def check_combination(prompt: str, task: str | None, format: str | None, task_options: Mapping[str, str | None]) -> None:
-    """Raise UsageError for options that no model could take together, or a format that is none."""
+def check_combination(
+    prompt: str, task: str | None, format: str | None, task_options: Mapping[str, str | None], talk: bool = False
+) -> None:
+    """Raise UsageError for options that no model takes together, or a format that is none. `talk`: a history or system text is given."""
     if format is not None and format not in FORMATS:
         raise UsageError(f"--format is {shown(format)}, expected base or chat")
     if task and format and FORMATS[format] == "chatml":
         raise UsageError("a task is a base prompt; leave --format chat out, or ask with --prompt in words")
     if task and prompt:
         raise UsageError("a task brings its own prompt: give --task or --prompt, not both (a question goes into --question)")
+    if talk and task:
+        raise UsageError(CHAT_ONLY + "ask with --prompt in words, not with --task")
+    if talk and format and FORMATS[format] == "raw":
+        raise UsageError(CHAT_ONLY + "give --format chat")
     if not task and any(task_options.values()):
         given = ", ".join("--" + name.replace("_", "-") for name, value in task_options.items() if value)
         raise UsageError(f"{given} belongs to a task; give --task too")

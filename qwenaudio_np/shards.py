@@ -6,6 +6,7 @@ as the transformers library does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ INDEX_FILE = "model.safetensors.index.json"
 MANIFEST = "manifest.json"  # written by the converter, last
 SUFFIX = ".safetensors"
 MAX_INDEX_BYTES = 1 << 24
+LONGEST_NAME = 255  # bytes; no file system that is much used has longer ones
 
 
 class Shards:
@@ -86,7 +88,7 @@ def weight_map(fields: dict[str, Any], path: Path, suffix: str = SUFFIX) -> dict
             raise FormatError(f"{shown(path)}: the file of {shown(tensor)} is {shown(name)}, expected a name; fetch the file again")
         if not name or not name.isprintable() or name.startswith(".") or any(part in name for part in ("/", "\\", ":", "..")):
             raise UnsafeError(f"{shown(path)} points to {shown(name)}, expected a plain file name in the folder; do not trust this index")
-        if not name.endswith(suffix):
+        if not name.endswith(suffix) or len(os.fsencode(name)) > LONGEST_NAME:
             raise FormatError(f"{shown(path)} points to {shown(name)}, expected a name that ends in {suffix}; fetch the checkpoint again")
     return files
 

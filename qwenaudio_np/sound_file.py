@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from qwenaudio_np.errors import AudioError, shown
 from qwenaudio_np.files import open_regular, refuse_impostor
+from qwenaudio_np.ogg import CAPTURE, lacks_its_last_page
 
 MIN_RATE, MAX_RATE = 1, 10_000_000  # Hz; broken headers reach 2^31 - 1
 MAX_STREAM_BYTES = 512 << 20  # kept of a pipe; a file given by name has no limit
@@ -27,7 +28,6 @@ BLOCK_VALUES = 1 << 20  # numbers held by one block, all channels together: 8 Mi
 BLOCKS_PER_SECOND = 16  # small blocks, because a decoding error loses the block it happens in
 UNKNOWN_FRAMES = 1 << 62  # libsndfile answers 2^63 - 1 where the header gives no length
 SNIFFED_BYTES = 64
-OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the longest: header, table of its segments' lengths, segments (RFC 3533)
 # Where a header of WAV, RF64, W64, AIFF or AU promises more bytes than there are, libsndfile counts those, and notes it in its log.
 PROMISED = re.compile(r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 # What writes to a pipe cannot know the length, and promises about as much as the field holds.
@@ -143,7 +143,7 @@ def open_recording(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Record
 
 @contextmanager
 def _decoding(name: str, handle: int | BytesIO, head: bytes) -> Iterator[Recording]:
-    cut = head.startswith(b"OggS") and not _ogg_ends(_last_bytes(handle, 2 * OGG_PAGE))  # libsndfile passes over that
+    cut = head.startswith(CAPTURE) and lacks_its_last_page(handle)  # libsndfile passes over that
     with _quiet_c_libraries(handle):
         try:
             sound = _ForwardOnly(handle)
@@ -171,29 +171,6 @@ def _promised(log: str) -> str:
     if any(abs(promised - most) <= NEAR for most in UNKNOWN_BYTES) or not there < promised < UNKNOWN_FRAMES:
         return ""
     return f"its header promises {promised} bytes of sound, {there} are there"
-
-
-def _last_bytes(handle: int | BytesIO, count: int) -> bytes:
-    """At most so many from the end; the handle is at the beginning afterwards."""
-    if isinstance(handle, BytesIO):
-        return bytes(handle.getbuffer()[-count:])
-    os.lseek(handle, max(0, os.fstat(handle).st_size - count), os.SEEK_SET)
-    tail = os.read(handle, count)
-    os.lseek(handle, 0, os.SEEK_SET)
-    return tail
-
-
-def _ogg_ends(tail: bytes) -> bool:
-    """Whether the last page in these bytes is whole, and says that it ends its stream; so too if there is none: who knows.
-
-    What stands behind it is not looked at.
-    """
-    place = tail.rfind(b"OggS")
-    if place < 0:
-        return True
-    page = tail[place:]
-    whole = len(page) >= 27 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
-    return whole and bool(page[5] & 4)
 
 
 def _hold(stream: BinaryIO, name: str) -> BytesIO:

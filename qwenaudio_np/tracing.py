@@ -8,7 +8,8 @@ Names, k counting clips and i layers (no batch axis):
     decoder.h.i.key_cache and .value_cache [L, heads, head_dim] (keys after rotary; rounded, if they are kept so)
     generate.logits [steps, vocabulary]  generate.ids [steps]  prompt.ids [L]
 
-Id j of generate.ids was picked from row j of generate.logits, whose row 0 is the last of decoder.logits; a stop id ends both early.
+Id j of generate.ids was picked from row j of generate.logits, whose row 0 is the last of decoder.logits; a stop id ends both early. A task
+bars stop ids from row 0: there the id is the best of the others (`min_new_tokens` of a request bars them from more rows).
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def trace(
     force: bool = False,
     **request: Any,
 ) -> dict[str, np.ndarray]:
-    """Run a prompt and keep every tensor, in the order of computation, in the model's float type.
+    """Run a prompt and keep every tensor, in the order of computation but for the caches, which come together after the logits, in the
+    model's float type.
 
     Either `ids` (spans between audio tags take the clips of `audio` in order) or `prompt` and the options of a request
     (task, format, system, history, ...). `steps` > 0 also generates greedily, at most that many ids, up to a stop id.
@@ -61,8 +63,7 @@ def trace(
         ready = prepare(model, prompt or "", audio, **request)
         ids, clips, chat_format, shortest = ready.prompt.ids, ready.clips, ready.chat_format, ready.min_new_tokens
     else:
-        if prompt or any(request.values()):
-            raise UsageError("ids are a whole prompt already; give ids, or a prompt and its options, not both")
+        require_only_ids({"prompt": prompt, **request})
         if not isinstance(ids, Iterable) or isinstance(ids, (Mapping, Set)) or not all(map(is_whole, ids := list(ids))):
             raise UsageError("ids must be whole numbers in a list")
         clips, chat_format, shortest = tuple(read_clips(model, audio)), model.config.generation.chat_format, 0
@@ -87,6 +88,12 @@ def trace(
         tap("generate.logits", np.stack([logits for _, logits in pairs]))
         taps["generate.ids"] = np.array([token for token, _ in pairs], np.int64)
     return taps
+
+
+def require_only_ids(request: Mapping[str, Any]) -> None:
+    """Raise UsageError for anything beside ids that would make a prompt; `audio` fills their spans."""
+    if any(value for name, value in request.items() if name != "audio"):
+        raise UsageError("ids are a whole prompt already; give ids, or a prompt and its options, not both")
 
 
 def _tap_cache(model: QwenAudio, cache: KVCache, tap: Tap) -> None:

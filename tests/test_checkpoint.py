@@ -15,6 +15,7 @@ from qwenaudio_np.checkpoint import INDEX_FILE, checkpoint_summary, load_weights
 from qwenaudio_np.cli import main
 from qwenaudio_np.config import ModelConfig, load_config
 from qwenaudio_np.errors import MismatchError, ResourceError
+from qwenaudio_np.safetensors_file import SafetensorsFile
 from tests.checkpoint_tools import FIRST, GOLDEN, LN, SECOND, copy_of_tiny, edit_map, edit_shard, load, refused
 
 
@@ -111,6 +112,15 @@ def test_too_little_memory_is_said_before_anything_is_read(folder: Path, monkeyp
     monkeypatch.setattr("qwenaudio_np.checkpoint.available_bytes", lambda: 1_000_000)
     monkeypatch.setattr("qwenaudio_np.safetensors_file.SafetensorsFile.tensor", lambda *_: pytest.fail("read a tensor"))
     refused(folder, ResourceError, "GB needed", "0.0 GB available")
+
+
+def test_mapped_weights_are_not_counted_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a limit on address space, what is mapped is no longer available, but it is what was needed."""
+    mapped: list[Path] = []
+    begin = SafetensorsFile.__init__
+    monkeypatch.setattr(SafetensorsFile, "__init__", lambda file, path: (mapped.append(path), begin(file, path))[1])
+    monkeypatch.setattr("qwenaudio_np.checkpoint.available_bytes", lambda: 600_000_000 - 600_000_000 * len(mapped))
+    assert load_weights(folder, load_config(folder), positions=1000) and mapped
 
 
 def test_force_loads_with_too_little_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,11 @@ def test_unexpected_tensor(folder: Path) -> None:
     refused(folder, MismatchError, "transformer.h.9.ln_1.weight", SECOND, "not expected")
 
 
+def test_a_name_that_no_file_system_has(folder: Path) -> None:
+    edit_map(folder, lambda names: names.update({LN: "a" * 300 + ".safetensors"}))
+    refused(folder, FormatError, "aaa", ".safetensors", "fetch the checkpoint again")
+
+
 @pytest.mark.parametrize("shape", [(63,), (64, 1), (), (0,)])
 def test_misshapen_tensor(folder: Path, shape: tuple[int, ...]) -> None:
     edit_shard(folder, SECOND, lambda tensors: tensors.update({LN: np.zeros(shape, np.float32)}))

@@ -8,6 +8,7 @@ import pytest
 
 from qwenaudio_np import embedded
 from tests.cli_tools import CLIP, Run, assert_refused, nothing_written, request, runner, tracing
+from tests.make_checkpoint import make_checkpoint
 
 
 @pytest.fixture()
@@ -80,6 +81,37 @@ def test_wrong_usage(name: str, run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     words, *fragments = WRONG_WORDS[name]
     with nothing_written(tmp_path):
         assert_refused(run(*words), 2, *fragments)
+
+
+CONTRADICTIONS = {
+    "system text for a task": (["run", "--task", "asr", "-i", str(CLIP), "--system", "y"], "--system", "--prompt"),
+    "history for a task": (["run", "--task", "asr", "-i", str(CLIP), "--history", "turns.json"], "--history", "--prompt"),
+    "system text in base format": (["run", "-p", "x", "--format", "base", "--system", "y"], "--format chat"),
+    "ids and a prompt": (["trace", "--ids", "ids.json", "-p", "x", "-o", "t"], "not both"),
+    "sound that is too long": (["bench", "--seconds", "100"], "30 seconds"),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_what_no_model_takes_together_is_refused_before_one_is_opened(
+    name: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "turns.json").write_text('[{"query": "q", "answer": "a"}]')
+    (tmp_path / "ids.json").write_text("[1, 2]")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("qwenaudio_np.commands.load", lambda *_: pytest.fail("the model is opened"))
+    words, *fragments = CONTRADICTIONS[name]
+    with nothing_written(tmp_path):
+        assert_refused(run(*words), 2, *fragments)
+
+
+def test_no_output_becomes_a_part_of_the_model(run: Run, tmp_path: Path) -> None:
+    """A new generation_config.json or model.safetensors would be read beside the weights, or instead of them."""
+    model = make_checkpoint(tmp_path / "model")
+    for name in ("generation_config.json", "model.safetensors.index.json", "manifest.json"):
+        for words in (request("-p", "x", "-o", model / name, model=model), tracing("-p", "x", "-o", model / name, model=model)):
+            with nothing_written(tmp_path):
+                assert_refused(run(*words), 2, "part of the model", name)
 
 
 def test_no_model(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

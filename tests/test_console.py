@@ -127,6 +127,24 @@ def test_an_answer_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [("one", 1), ("one", 1), ("one two", 2), ("one two", 2)]
 
 
+def test_a_reader_who_has_left_hides_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer.write says so as ever; but where the answer is broken off by an error, that is what is told."""
+    dropped: list[int] = []
+    monkeypatch.setattr(console, "drop_unwritten", dropped.append)
+    monkeypatch.setattr(sys, "stdout", Stream())
+    printer = console.Answer()
+    printer.write("one")
+
+    def left(text: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(console, "put", left)
+    printer.break_off()
+    assert dropped == [1]
+    with pytest.raises(BrokenPipeError):
+        printer.write(" two")
+
+
 def test_control_characters_are_written_out_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = ["a\x1b[2J", "\nb\x07"]
     assert answer(pieces, Stream(), monkeypatch) == "a\x1b[2J\nb\x07\n"

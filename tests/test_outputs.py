@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from qwenaudio_np import outputs
 from qwenaudio_np.errors import QwenAudioError, UsageError
 from qwenaudio_np.outputs import PARTIAL, check_output, require_regular, whole_file, write_text
 from tests.cli_tools import environment, files_of
@@ -80,6 +82,38 @@ def test_what_a_killed_run_left_is_removed_and_what_a_living_one_writes_is_not(t
     assert len(files_of(tmp_path)) == 2
     write_text(str(tmp_path / "ours"), "y")
     assert files_of(tmp_path) == {"ours": b"y"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks")
+def test_a_folder_that_another_run_takes_for_abandoned_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between making and locking it: the other run has the lock, or has removed it already; or one of the same number has it."""
+    lock, taken = outputs._lock, []
+
+    def meddling(folder: str) -> int | None:
+        taken.append(folder)
+        if len(taken) == 1:
+            raise BlockingIOError
+        if len(taken) == 2:
+            os.rmdir(folder)
+        return lock(folder)
+
+    monkeypatch.setattr(outputs, "_lock", meddling)
+    write_text(str(tmp_path / "a"), "x")
+    assert len(set(taken)) == 3 and (tmp_path / "a").read_text() == "x"
+    monkeypatch.setattr(outputs, "_remove_abandoned", lambda folder: None)
+    (tmp_path / f"{PARTIAL}{os.getpid()}").mkdir(exist_ok=True)
+    write_text(str(tmp_path / "a"), "y")
+    assert (tmp_path / "a").read_text() == "y"
+
+
+def test_file_systems_without_rights_or_syncing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
+    write_text(str(tmp_path / "a"), "x")
+    assert files_of(tmp_path) == {"a": b"x"}
 
 
 def test_a_pipe_takes_text_and_is_never_replaced(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from qwenaudio_np import sound_file
+from qwenaudio_np import ogg
 from qwenaudio_np.audio import Clip, load_clip
 from qwenaudio_np.errors import AudioError
 from tests.sound_tools import STEPS, refusal, steps_of, wav, written
@@ -203,9 +203,9 @@ def test_an_ogg_file_without_its_end_is_told_from_a_whole_one(subtype: str, tmp_
 
 def test_an_ogg_file_may_end_with_an_empty_page() -> None:
     page = b"OggS\0\4" + bytes(20) + b"\0"
-    assert sound_file._ogg_ends(b"sound" + page) and sound_file._ogg_ends(page + b"a tag behind it")
-    assert not sound_file._ogg_ends(page[:-1])
-    assert sound_file._ogg_ends(b"other things behind it, as long as two pages")
+    assert ogg.ends(b"sound" + page) and ogg.ends(page + b"a tag behind it")
+    assert not ogg.ends(page[:-1])
+    assert ogg.ends(b"other things behind it, as long as two pages")
 
 
 def test_a_flac_cut_before_its_first_frame(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qwenaudio_np import weight_plan
+from qwenaudio_np import load, weight_plan
 from qwenaudio_np.convert import source_file, weight_types
 from qwenaudio_np.convert.converter import convert_checkpoint
 from qwenaudio_np.convert.verify import verify_checkpoint
-from qwenaudio_np.errors import UsageError
+from qwenaudio_np.errors import UnsupportedError, UsageError
 from tests.conversion_tools import as_torch
 from tests.make_checkpoint import make_checkpoint, read_weights
 from tests.torch_fixtures import FOLDER
@@ -39,6 +40,30 @@ def test_a_good_folder(source: Path, out: Path) -> None:
     report = verify_checkpoint(out, source)
     assert report.ok and report.problems == [] and report.differences == []
     assert report.tensors == report.compared == len(read_weights(source)) and report.files == 1 and report.hashed
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_a_tied_head_of_its_own_in_pieces(tmp_path: Path, weights: str) -> None:
+    """The source stores the head although it is tied; the converter keeps what is there, and the loader reads it."""
+    source = make_checkpoint(tmp_path / "source", tie_word_embeddings=True)
+    table = read_weights(source)["transformer.wte.weight"]
+    source = make_checkpoint(tmp_path / "both", tie_word_embeddings=True, extra={"lm_head.weight": table + 0.0})
+    convert_checkpoint(source, tmp_path / "out", weights=weights)
+    assert load(tmp_path / "out").weights
+    assert verify_checkpoint(tmp_path / "out", source).problems == []
+
+
+def test_pieces_of_another_type_are_refused_as_the_loader_refuses_them(tmp_path: Path, source: Path) -> None:
+    convert_checkpoint(source, tmp_path / "out", weights="int8")
+    (tmp_path / "out" / "manifest.json").unlink()
+    path = tmp_path / "out" / SHARD
+    data = path.read_bytes()
+    other = re.sub(rb'(\.scales": ?\{"dtype": ?)"BF16"', rb'\1"F16" ', data, count=1)
+    assert other != data and len(other) == len(data)
+    path.write_bytes(other)
+    with pytest.raises(UnsupportedError, match="BF16"):
+        load(tmp_path / "out")
+    assert any("BF16" in problem for problem in verify_checkpoint(tmp_path / "out").problems)
 
 
 def test_a_folder_without_manifest(source: Path) -> None:
