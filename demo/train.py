@@ -33,7 +33,7 @@ from qwenaudio_np.options import whole_number
 WEIGHTS = {
     **{"answer": 1.0, "listening": 0.3, "ctc": 0.6, "place": 0.15, "note": 0.3, "kind": 0.3},  # on real clips
     **{"reading": 0.5, "following": 0.15, "imagining": 1.0},  # on imagined ones
-    **{"vectors": 20.0, "answers": 3.0},  # of a model that it is to be like
+    **{"vectors": 10.0, "answers": 2.0},  # of a model that it is to be like
 }
 BLOCKS = ("audio.blocks.", "audio.proj.", "h.")  # whose matrices Muon trains; AdamW has the embeddings, norms and biases
 WHISPERS = ("audio.conv", "audio.ln_post.", *(f"audio.blocks.{number}." for number in range(sizes.WHISPER_BLOCKS)))
