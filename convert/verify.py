@@ -91,8 +91,8 @@ def _check_names(folder: Path, stored: WeightSource, report: Report) -> tuple[st
 def _require_pieces(stored: WeightSource, expected: Mapping[str, Shape], optional: Mapping[str, Shape]) -> None:
     """Each tensor of the model, or its codes, scales and offsets."""
     wanted, extra = pieces(expected, stored.tensors), pieces(optional, stored.tensors)
-    shapes = ({name: piece.shape for name, piece in found.items()} for found in (wanted, extra))
-    require_tensors(stored.tensors, *shapes, {name: piece.dtypes for name, piece in (wanted | extra).items()})
+    asked, more = ({name: piece.shape for name, piece in found.items()} for found in (wanted, extra))
+    require_tensors(stored.tensors, asked, more, {name: piece.dtypes for name, piece in (wanted | extra).items()})
 
 
 def _check_files(folder: Path, stored: WeightSource, manifest: dict[str, Any] | None, report: Report, advance: Advance) -> None:
