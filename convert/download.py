@@ -54,7 +54,7 @@ def download(repository: str, folder: str | Path, *, revision: str | None = None
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in about.siblings or ()}
     names, commit = wanted_files(sizes, repository), str(about.sha)
     missing = sum(sizes[name] for name in names if not (target / name).exists())
-    missing -= sum(path.stat().st_size for path in target.glob(".cache/huggingface/download/**/*.incomplete"))
+    missing -= sum(path.stat().st_size for path in target.glob(".cache/huggingface/download/**/*.incomplete"))  # continued
     require_disk(target if target.exists() else target.absolute().parent, missing)
     for number, name in enumerate(names, 1):
         if progress:

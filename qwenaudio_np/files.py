@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from qwenaudio_np.errors import FormatError, QwenAudioError, shown
 
@@ -78,3 +79,13 @@ def _reason(failure: OSError | ValueError) -> str:
             return "no such file; check the path"
         return (failure.strerror or "unknown error").lower()
     return "not a valid file name"
+
+
+def chunks(stream: BinaryIO, most: int) -> Iterator[bytes]:
+    """What a stream gives, until it ends or `most` bytes are there. Raises BlockingIOError where it does not wait for more to come."""
+    total = 0
+    while total < most and (chunk := stream.read(1 << 20)) != b"":
+        if chunk is None:  # what there is so far is not the whole
+            raise BlockingIOError("it is non-blocking, and has nothing at the moment")
+        total += len(chunk)
+        yield chunk

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from argparse import Namespace
@@ -10,7 +9,7 @@ from typing import Any, BinaryIO
 
 from qwenaudio_np import console
 from qwenaudio_np.errors import FormatError, QwenAudioError, UsageError, shown
-from qwenaudio_np.files import read_text
+from qwenaudio_np.files import chunks, read_text
 from qwenaudio_np.json_fields import parse_json
 from qwenaudio_np.prepare import check_combination
 from qwenaudio_np.sources import as_clip
@@ -67,11 +66,7 @@ def _stdin() -> BinaryIO:
 def _stdin_text() -> str:
     """A prompt from stdin, without the line end of its last line."""
     try:
-        data, stream = b"", _stdin()
-        while len(data) <= MAX_TEXT_BYTES and (chunk := stream.read(MAX_TEXT_BYTES + 1)) != b"":
-            if chunk is None:  # what there is so far is not the whole
-                raise BlockingIOError(errno.EAGAIN, "it is non-blocking, and has nothing at the moment")
-            data += chunk
+        data = b"".join(chunks(_stdin(), MAX_TEXT_BYTES + 1))
         text = data.decode("utf-8")
     except OSError as error:
         raise QwenAudioError(f"cannot read standard input: {console.reason(error)}") from None

@@ -19,7 +19,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from qwenaudio_np.errors import AudioError, shown
-from qwenaudio_np.files import open_regular, refuse_impostor
+from qwenaudio_np.files import chunks, open_regular, refuse_impostor
 from qwenaudio_np.ogg import CAPTURE, lacks_its_last_page
 
 MIN_RATE, MAX_RATE = 1, 10_000_000  # Hz; broken headers reach 2^31 - 1
@@ -177,9 +177,7 @@ def _hold(stream: BinaryIO, name: str) -> BytesIO:
     """The stream's first bytes, as many as are kept, rewound. libsndfile must seek, which a pipe cannot."""
     held = BytesIO()
     try:
-        while held.tell() < MAX_STREAM_BYTES and (chunk := stream.read(1 << 20)) != b"":
-            if chunk is None:  # what there is so far is not the whole
-                raise BlockingIOError("it is non-blocking, and has nothing at the moment")
+        for chunk in chunks(stream, MAX_STREAM_BYTES):
             held.write(chunk)
     except (AttributeError, OSError, TypeError, ValueError) as failure:
         raise AudioError(f"cannot read sound from {shown(name)}: {shown(failure)}; expected a path or a binary stream") from None

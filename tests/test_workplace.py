@@ -70,11 +70,7 @@ def test_a_protected_folder_is_refused_first(short: Path, out: Path, monkeypatch
 
 def test_what_another_job_left_is_no_full_disk(short: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next run deletes it, so its bytes count as free; here a shard that a killed run had half written."""
-    left = out.with_name(".out.converting") / "new"
-    left.mkdir(parents=True, mode=0o700)
-    left.parent.chmod(0o700)
-    (left.parent / "made_by_qwenaudio_np").touch()
-    (left / ".model-00001-of-00001.safetensors.partial-1").write_bytes(bytes(10_000_000))
+    left = half_written(out, ".model-00001-of-00001.safetensors.partial-1")
     (left / "link").symlink_to(short)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10_000_000 - sizes(left)))
     convert_checkpoint(short / "checkpoint", out)
@@ -82,12 +78,7 @@ def test_what_another_job_left_is_no_full_disk(short: Path, out: Path, monkeypat
 
 
 def test_a_killed_random_checkpoint_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_random_checkpoint(tmp_path / "whole")
-    left = tmp_path / ".out.converting" / "new"
-    left.mkdir(parents=True)
-    left.parent.chmod(0o700)
-    (left.parent / "made_by_qwenaudio_np").touch()
-    (left / "model.safetensors").write_bytes(bytes(10_000_000))
+    half_written(tmp_path / "out", "model.safetensors")
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
     write_random_checkpoint(tmp_path / "out")
     assert verify_checkpoint(tmp_path / "out").ok and left_over(tmp_path) == []
@@ -101,6 +92,16 @@ def test_a_lock_that_the_full_disk_refuses_is_one_line(short: Path, out: Path, m
     with pytest.raises(ResourceError, match=r"cannot write '.*out': no space left on device"):
         convert_checkpoint(short / "checkpoint", out)
     assert left_over(out.parent) == []
+
+
+def half_written(target: Path, name: str) -> Path:
+    """The folder that a killed run for `target` was filling, with 10 MB of a file in it."""
+    left = target.with_name(f".{target.name}.converting") / "new"
+    left.mkdir(parents=True)
+    left.parent.chmod(0o700)
+    (left.parent / "made_by_qwenaudio_np").touch()
+    (left / name).write_bytes(bytes(10_000_000))
+    return left
 
 
 def sizes(folder: Path) -> int:
