@@ -14,7 +14,7 @@ from demo import sizes
 from demo.clip_store import RATE
 from demo.examples import Entry, Example, examples
 from demo.kinds import KINDS, kind_ids
-from demo.listening import SPECIAL, WordTimes, heard_at
+from demo.listening import SPECIAL, heard_at
 from demo.notes import family_ids, played
 from demo.sounds import Cut, seconds_of
 from qwenaudio_np.audio import HOP, position_count
@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 
 POOL = 2048  # clips that are sorted by length together
 ROWS = 256  # most clips of a batch
-SHARES = {"read": 0.49, "words": 0.3, "note": 0.14, "scene": 0.07}  # of the kinds in what is drawn; to speech come the joined clips
-JOINED = {"read": 0.12, "words": 0.25}  # how often clips of a kind come with those that follow them
+SPEECH = ("read", "words", "heard")  # the kinds; of the last nobody told the words (people.py)
+# How much of each kind is drawn, beside the others; to speech come the joined clips.
+SHARES = {"read": 0.49, "words": 0.3, "heard": 0.2, "note": 0.14, "scene": 0.07}
+JOINED = {"read": 0.12, "words": 0.25, "heard": 0.25}  # how often clips of a kind come with those that follow them
 MOST_JOINED = 4
 LONGEST = 29 * RATE  # samples
+PARTS = {"noise": (1.8, 5.0), "music": (1.8, 5.0)}  # seconds of a longer scene that are heard, from anywhere in it
 OTHER_SPEED, SPEEDS = 0.6, (0.86, 1.18)  # how often speech is played faster or slower, and how much
 # How often a note is moved, by how many keys at most, and by what part of one beside. So a key that music.py keeps from training (for
 # one program in ten keys) is not played in training, but the sound of its neighbours is heard there.
@@ -71,6 +74,7 @@ class Batch(Movable):
     kept: Tensor  # [rows], whether its loudness and sound must stay
     positions: Tensor  # [rows], the encoder's
     speech: Tensor  # [rows that speak], their indices
+    told: Tensor  # [of these, the rows whose words are known], their indices
     spoken: list[list[int]]  # the transcript's ids of each of those
     notes: Tensor  # [rows that are notes], their indices
     played: Tensor  # [notes, 3], each one's pitch, velocity, and the number of its family
@@ -136,10 +140,13 @@ def heard(entries: list[Entry], index: int, random: np.random.Generator) -> Hear
         keys = int(random.integers(-FARTHEST, FARTHEST + 1))
         speed = 2.0 ** ((keys + random.uniform(-OUT_OF_TUNE, OUT_OF_TUNE)) / 12)
         entry = entry | {"pitch": entry["pitch"] + keys}
+    if entry["kind"] == "scene" and entry["text"] in PARTS:
+        count = min(round(random.uniform(*PARTS[entry["text"]]) * RATE), entry["samples"])
+        entry = entry | {"start": entry["start"] + int(random.integers(entry["samples"] - count + 1)), "samples": count}
     now = round(lead * RATE)
     cuts: list[Cut] = []
     parts: list[Entry] = []
-    for other in entries[index : index + joined]:
+    for other in [entry, *entries[index + 1 : index + joined]]:
         cut = Cut(other["start"], other["samples"], speed, 0, now)
         if parts and (other["source"] != entry["source"] or now + cut.length > LONGEST):
             break
@@ -180,17 +187,19 @@ def collate(group: list[tuple[Heard, Example]], tokenizer: Tokenizer, random: np
     """Rows of sound, each with one of its tasks -> one padded batch."""
     heard_, asked = [row for row, _ in group], [example for _, example in group]
     entries = [row.entry for row in heard_]
-    speech = [k for k, entry in enumerate(entries) if entry["kind"] in ("read", "words")]
+    speech = [k for k, entry in enumerate(entries) if entry["kind"] in SPEECH]
+    told = [k for k in speech if entries[k]["kind"] != "heard"]
     notes = [k for k, entry in enumerate(entries) if entry["kind"] == "note"]
     scenes = [k for k, entry in enumerate(entries) if entry["kind"] == "scene"]
     return Batch(
-        rows=rows_of(asked, [entry["words"] for entry in entries], [row.vectors for row in heard_], tokenizer, random),
+        rows=rows_of(asked, entries, [row.vectors for row in heard_], tokenizer, random),
         cuts=cuts_of(heard_),
         samples=torch.tensor([row.samples for row in heard_]),
         kept=torch.tensor([kept(entry) for entry in entries]),
         positions=torch.tensor([position_count(row.samples) for row in heard_]),
         speech=torch.tensor(speech, dtype=torch.long),
-        spoken=[tokenizer.encode(entries[k]["text"]) for k in speech],
+        told=torch.tensor(told, dtype=torch.long),
+        spoken=[tokenizer.encode(entries[k]["text"]) for k in told],
         notes=torch.tensor(notes, dtype=torch.long),
         played=torch.tensor([played(entries[k]) for k in notes], dtype=torch.long).reshape(-1, 3),
         families=family_ids(tokenizer),
@@ -210,14 +219,12 @@ def shape_of(batch: Batch) -> tuple[int, int]:
     return len(batch.samples), max(int(batch.samples.max()), HOP)
 
 
-def rows_of(
-    asked: list[Example], timed: list[WordTimes | None], counts: list[int], tokenizer: Tokenizer, random: np.random.Generator
-) -> Rows:
-    """Examples, each clip's timed words and its number of audio vectors -> padded rows."""
+def rows_of(asked: list[Example], entries: list[Entry], counts: list[int], tokenizer: Tokenizer, random: np.random.Generator) -> Rows:
+    """Examples, each clip's label and its number of audio vectors -> padded rows. An answer that nobody told does not count."""
     length, start = max(len(example.ids) for example in asked), tokenizer.special_ids[AUDIO_START]
     ids, targets = np.zeros((len(asked), length), np.int64), np.full((len(asked), length), -100, np.int64)
     heard, weights = np.full((len(asked), length, 2), -1, np.int64), np.ones((len(asked), length), np.float32)
-    for row, (example, words, count) in enumerate(zip(asked, timed, counts, strict=True)):
+    for row, (example, entry, count) in enumerate(zip(asked, entries, counts, strict=True)):
         n = len(example.ids)
         ids[row, :n] = example.ids
         for turn, (first, last) in enumerate((*example.earlier, (example.answer, n))):
@@ -226,8 +233,9 @@ def rows_of(
                 weights[row, first - 1 + next(k for k, id_ in enumerate(answer) if tokenizer.token_bytes(id_).startswith(SPECIAL))] = SOUGHT
             if answer:
                 targets[row, first - 1 : last - 1] = answer
-                vectors = heard_at(answer, words, count, tokenizer)
+                vectors = heard_at(answer, entry["words"], count, tokenizer)
                 heard[row, first - 1 : last - 1] = np.where(vectors < 0, -1, vectors + example.ids.index(start) + 1)
+        weights[row] *= entry["kind"] != "heard"
         wrong = example.answer + np.flatnonzero(random.random(n - example.answer) < CORRUPTED * (random.random() < 0.5))
         ids[row, wrong] = random.integers(FIRST_LETTERS, sizes.RANKS, len(wrong))
     return Rows(*map(torch.from_numpy, (ids, targets, heard, weights, (ids == start).argmax(1))))

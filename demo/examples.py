@@ -56,7 +56,7 @@ def examples(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator
     """One of the clip's tasks, drawn at random."""
     if entry["kind"] in ("read", "words") and random.random() < SPEECH_AS_SCENE:
         return _scene(entry | {"text": "speech"}, vectors, tokenizer, random)
-    ask = {"read": speech_example, "words": speech_example, "note": _note, "scene": _scene}[entry["kind"]]
+    ask = {"note": _note, "scene": _scene}.get(entry["kind"], speech_example)
     return ask(entry, vectors, tokenizer, random)
 
 

@@ -48,7 +48,7 @@ def losses(run: Trained, batch: Batch, mel: Tensor, reading: Reading | None, hal
         vectors = run.twin.audio(mel, batch.positions)
         hidden, listening = run.twin(batch.rows.ids, batch.rows.spans, vectors, batch.positions // 2)
     vectors, hidden, listening = vectors.float(), hidden.float(), listening.float()
-    scores = ctc_scores(run.twin, run.blank, vectors[batch.speech])
+    scores = ctc_scores(run.twin, run.blank, vectors[batch.told])
     found = {
         "ctc": ctc_loss(scores, batch),
         "place": place_loss(run.twin, batch, vectors),
@@ -66,7 +66,7 @@ def reading_losses(run: Trained, reading: Reading, batch: Batch, vectors: Tensor
     """The decoder's two losses on imagined clips: the answer, and where to look; and the imagination's own. None where nobody speaks."""
     if not batch.spoken:
         return {}
-    real, counts = vectors[batch.speech].detach(), batch.positions[batch.speech] // 2
+    real, counts = vectors[batch.told].detach(), batch.positions[batch.told] // 2
     inside = torch.arange(real.shape[1], device=real.device) < counts[:, None]
     said = scores.argmax(-1)
     told = run.imagination(torch.where(inside & (said < sizes.RANKS), said, SILENT))
@@ -131,7 +131,7 @@ def ctc_loss(scores: Tensor, batch: Batch) -> Tensor:
         return scores.sum() * 0.0
     counts = torch.tensor([len(ids) for ids in batch.spoken])
     spoken = torch.tensor([id_ for ids in batch.spoken for id_ in ids], device=scores.device)
-    lengths = (batch.positions[batch.speech] // 2).cpu()
+    lengths = (batch.positions[batch.told] // 2).cpu()
     total = F.ctc_loss(scores.transpose(0, 1), spoken, lengths, counts, blank=sizes.RANKS, reduction="sum", zero_infinity=True)
     return total / counts.sum()
 

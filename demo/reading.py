@@ -78,7 +78,7 @@ class Reader:
         # Without the words' times no times are asked: imagined vectors do not tell them.
         asked = [speech_example(entry | {"words": None}, len(tokens), self.tokenizer, self.random) for entry, tokens in clips]
         counts = [len(tokens) for _, tokens in clips]
-        rows = rows_of(asked, [entry["words"] for entry, _ in clips], counts, self.tokenizer, self.random)
+        rows = rows_of(asked, [entry for entry, _ in clips], counts, self.tokenizer, self.random)
         padded = np.full((len(clips), max(counts)), SILENT, np.int64)
         for row, (_, tokens) in enumerate(clips):
             padded[row, : len(tokens)] = tokens

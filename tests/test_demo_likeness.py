@@ -78,7 +78,7 @@ def test_the_twin_hears_other_throats_and_the_model_that_is_kept_to_the_clips_ow
     for name, twin in ears.items():
         twin.audio.register_forward_pre_hook(lambda _, inputs, name=name: heard_.update({name: inputs[0]}))
     mel, one = torch.randn(3, 80, 32), batch([0, 2])
-    one.spoken, one.notes, one.scenes = [[1], [2]], [], []
+    one.told, one.spoken, one.notes, one.scenes = one.speech, [[1], [2]], [], []
     monkeypatch.setattr(losses, "other_throats", lambda mel, speech: mel + 1.0)
     run = SimpleNamespace(**ears, blank=torch.nn.Linear(sizes.HIDDEN, 1))
     found = losses.losses(run, one, mel, None, half)

@@ -13,7 +13,7 @@ pytest.importorskip("scipy", reason="for training only; pip install '.[train]'")
 
 from demo import pack, sounds  # noqa: E402
 from demo.augment import augment, covered, noise, response  # noqa: E402
-from demo.batches import JOINED, LONGEST, SHARES, SOUGHT, Feeder, collate, heard, odds, rows_of  # noqa: E402
+from demo.batches import JOINED, LONGEST, PARTS, SHARES, SOUGHT, Feeder, collate, heard, odds, rows_of  # noqa: E402
 from demo.clip_store import RATE, ClipStore  # noqa: E402
 from demo.examples import (  # noqa: E402
     SPEECH_AS_SCENE,
@@ -32,6 +32,7 @@ from qwenaudio_np.tokenizer import Tokenizer  # noqa: E402
 
 BYTES = Tokenizer({bytes([value]): value for value in range(256)})
 CPU = torch.device("cpu")
+TIMED = [{"kind": "words", "words": [("a", 0.4, 0.8), ("b", 1.0, 1.2)]}]
 
 
 def tone(frequency: float, seconds: float) -> np.ndarray:
@@ -240,17 +241,36 @@ def test_a_batch_knows_which_rows_speak_and_which_are_notes() -> None:
     assert batch.to(CPU).rows.ids.shape == batch.rows.targets.shape
 
 
+def test_speech_that_nobody_wrote_down_is_heard_but_its_words_do_not_count() -> None:
+    random = np.random.default_rng(1)
+    clips = [*entries(1, kind="heard", words=None), *entries(1)]
+    rows = [heard(clips, index, random) for index in range(2)]
+    batch = collate([(row, examples(row.entry, row.vectors, BYTES, random)) for row in rows], BYTES, random)
+    assert batch.speech.tolist() == [0, 1] and batch.told.tolist() == [1] and len(batch.spoken) == 1
+    assert (batch.rows.targets[0] >= 0).any() and not batch.rows.weights[0].any() and batch.rows.weights[1].all()
+
+
+def test_of_a_long_noise_a_part_is_heard_and_of_silence_all() -> None:
+    random, noise = np.random.default_rng(1), entries(1, kind="scene", text="noise", words=None, samples=6 * RATE)[0]
+    cuts = [heard([noise], 0, random).cuts[0] for _ in range(100)]
+    shortest, longest = (round(seconds * RATE) for seconds in PARTS["noise"])
+    assert all(shortest <= cut.count <= longest and noise["start"] <= cut.start for cut in cuts) and len({cut.start for cut in cuts}) > 50
+    assert max(cut.start + cut.count for cut in cuts) <= noise["start"] + 6 * RATE
+    short = noise | {"samples": RATE}
+    assert {heard([entry], 0, random).cuts[0].count for entry in (short, short | {"text": "silence"})} == {RATE}
+
+
 def test_where_a_word_starts_that_a_later_turn_asks_for_counts_more() -> None:
     turns = [("what?", transcript_answer("a b")), ("when?", when_answer("b", 1.0, 1.2))]
     example = chat_example("when?", when_answer("a", 0.4, 0.8), 50, BYTES, turns)
-    rows = rows_of([example], [[("a", 0.4, 0.8), ("b", 1.0, 1.2)]], [50], BYTES, np.random.default_rng(0))
+    rows = rows_of([example], TIMED, [50], BYTES, np.random.default_rng(0))
     heavy = rows.targets[rows.weights == SOUGHT].tolist()
     assert BYTES.decode(heavy) == "<|1.00|><|0.40|>" and rows.weights.unique().tolist() == [1.0, SOUGHT]
 
 
 def test_an_answer_is_heard_behind_the_tag_of_its_clip() -> None:
     example = task_example("asr", "a b", 50, BYTES)
-    rows = rows_of([example], [[("a", 0.4, 0.8), ("b", 1.0, 1.2)]], [50], BYTES, np.random.default_rng(0))
+    rows = rows_of([example], TIMED, [50], BYTES, np.random.default_rng(0))
     place = example.answer - 1
     assert rows.targets[0, place].item() == ord("a")
     assert (rows.heard[0, place] - rows.spans[0] - 1).tolist() == [9, 20]

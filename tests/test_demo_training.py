@@ -115,7 +115,7 @@ class Learner(torch.nn.Module):
 
 
 def spoken(clips: int, positions: int) -> Any:
-    return SimpleNamespace(speech=torch.arange(clips), positions=torch.full((clips,), positions), spoken=[[1, 2]] * clips)
+    return SimpleNamespace(told=torch.arange(clips), positions=torch.full((clips,), positions), spoken=[[1, 2]] * clips)
 
 
 def reading() -> Reading:
@@ -128,7 +128,7 @@ def reading() -> Reading:
 def test_ctc_is_taken_per_token_and_is_zero_where_nobody_speaks() -> None:
     """Two frames for two tokens leave one path: the loss is its two scores over two tokens."""
     scores = torch.full((1, 2, sizes.RANKS + 1), 0.0).log_softmax(-1)
-    loss = losses.ctc_loss(scores, SimpleNamespace(spoken=[[1, 2]], speech=torch.tensor([0]), positions=torch.tensor([4])))
+    loss = losses.ctc_loss(scores, SimpleNamespace(spoken=[[1, 2]], told=torch.tensor([0]), positions=torch.tensor([4])))
     assert loss.item() == pytest.approx(math.log(sizes.RANKS + 1), rel=1e-5)
     assert losses.ctc_loss(scores[:0], SimpleNamespace(spoken=[])).item() == 0.0
 

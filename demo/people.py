@@ -1,0 +1,97 @@
+"""Speech of people that nobody has written down for the training: `python -m demo.people --data build/demo MODEL`.
+
+Telephone prompts in French, Italian and Russian, and what actors say in two games, in Czech, Dutch and English. No transcript of it
+is read, none of its words is taught. MODEL writes down what it hears, right or wrong, and a model that learns more goes on hearing that
+(likeness.py): what it made of people would fade otherwise, while synthesisers are all that it is taught by. No speaker of the tests is
+among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+import qwenaudio_np
+from demo import g722
+from demo.assemble import trimmed
+from demo.clip_store import RATE, ClipStore, data_parser
+from demo.noises import at_level
+from demo.voices import Speech
+from qwenaudio_np.special_tokens import TAG_SHAPE
+from qwenaudio_np.tasks import task_prompt
+
+SHARE = "usr/share"
+PROMPTS = ("fr_CA_f_June", "it_IT_m_Carlo", "ru_RU_f_IvrvoiceRU")  # of asterisk/sounds; es_MX_f_Allison is a speaker of the tests
+FISHES = "games/fillets-ng/sound"
+LANGUAGES = ("cs", "nl")
+QUEEN = "scummvm/flight-of-the-amazon-queen/queen.1c"
+INDEX = 400_000  # bytes of it, at least, that hold the index
+SPOKEN_LINE = re.compile(rb"[0-9A-Z]{6,8}\.SB\0.(.{4})(.{4})", re.DOTALL)  # its name, a byte, where it starts, and its size
+SHORTEST, LONGEST = 0.7, 14.0  # seconds
+
+Sound = tuple[str, np.ndarray]  # who, and samples [n] at 16 kHz within -1 .. 1
+
+
+def prompts(root: Path) -> Iterator[Sound]:
+    """Asterisk's prompts, three speakers, in turn."""
+    for files in zip(*(sorted((root / SHARE / "asterisk/sounds" / speaker).rglob("*.g722")) for speaker in PROMPTS), strict=False):
+        for speaker, path in zip(PROMPTS, files, strict=True):
+            yield speaker, g722.decode(path.read_bytes()) / 32768
+
+
+def fishes(root: Path) -> Iterator[Sound]:
+    """Fish Fillets: some dozen actors in two languages."""
+    for path in sorted((root / SHARE / FISHES).rglob("*.ogg")):
+        if path.parent.name in LANGUAGES:
+            samples, rate = soundfile.read(path, always_2d=True)
+            yield f"fillets {path.parent.name}", soxr.resample(samples.mean(axis=1), rate, RATE)
+
+
+def queen(root: Path) -> Iterator[Sound]:
+    """Flight of the Amazon Queen, the spoken lines: MP3 streams in one large file, whose index gives each one's start and size."""
+    data = (root / SHARE / QUEEN).read_bytes()
+    for entry in SPOKEN_LINE.finditer(data, 0, INDEX):
+        start, size = (int.from_bytes(part, "big") for part in entry.groups())
+        samples, rate = soundfile.read(io.BytesIO(data[start : start + size]), always_2d=True)
+        yield "queen", soxr.resample(samples.mean(axis=1), rate, RATE)
+
+
+SOURCES = {"people_prompts": prompts, "people_fishes": fishes, "people_queen": queen}
+
+
+def main() -> None:
+    """Write the three sources."""
+    parser = data_parser(__doc__)
+    parser.add_argument("--root", type=Path, default=Path("/"), help="where the packages are unpacked (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=600, help="most of a source, evenly spread over it (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=SOURCES, default=list(SOURCES), help="these sources only")
+    parser.add_argument("model", type=Path, help="whose transcripts are the labels")
+    arguments = parser.parse_args()
+    model = qwenaudio_np.load(arguments.model, threads=1)
+    for source in arguments.only:
+        write(source, arguments, model)
+
+
+def write(source: str, arguments: argparse.Namespace, model: qwenaudio_np.QwenAudio) -> None:
+    """The missing clips of a source."""
+    store = ClipStore(arguments.data, source)
+    sounds = [sound for sound in SOURCES[source](arguments.root) if SHORTEST < len(sound[1]) / RATE < LONGEST]
+    count = min(arguments.clips, len(sounds))
+    for index in store.missing(count):
+        speaker, samples = sounds[index * len(sounds) // count]
+        samples = at_level(trimmed(Speech(samples, speaker)).samples, -23.0)
+        samples /= max(1.0, np.abs(samples).max())
+        tags, _ = task_prompt("asr")
+        text = TAG_SHAPE.sub(" ", str(model.generate(tags, samples, format="base", max_new_tokens=100, min_new_tokens=1).text))
+        store.write(index, samples, kind="heard", text=" ".join(text.split()), voice=speaker, split="train")
+
+
+if __name__ == "__main__":
+    main()
