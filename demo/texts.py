@@ -126,7 +126,8 @@ def _cut(sentence: str) -> list[str]:
 def write_out(text: str) -> str:
     """Text with its abbreviations and numbers as words and only the punctuation that every synthesiser reads alike."""
     text = text.translate(str.maketrans("’‘“”\t\n", "''\"\"  ", "_"))
-    text = re.sub(r"\b(" + "|".join(ABBREVIATIONS) + r")\.", lambda match: ABBREVIATIONS[match[1]], text)
+    # Some books leave out the full stop of a title before a name.
+    text = re.sub(r"\b(" + "|".join(ABBREVIATIONS) + r")(?:\.|(?= [A-Z]))", lambda match: ABBREVIATIONS[match[1]], text)
     text = re.sub(r"(?<![\w.,:/$-])\d{1,4}(?![\w:/%-]|[.,]\d)", lambda match: _number_words(match[0]), text)
     text = re.sub(r"\s*(?:--+|—)\s*|\s+-\s+", ", ", text)
     text = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text, flags=re.IGNORECASE)

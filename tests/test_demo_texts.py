@@ -62,6 +62,7 @@ def test_year(number: int) -> None:
         ("Mr. Knightley's drawing-room -- _very_ large!", "mister knightley's drawing room very large"),
         ("He said, 'I don't know 12 of them' in 1812.", "he said i don't know twelve of them in eighteen twelve"),
         ("“Mrs. Bennet,” said\nhe (softly).", "missus bennet said he softly"),
+        ("Mr\nElliot and Mrs Croft of St James's, Mr. Shepherd", "mister elliot and missus croft of saint james's mister shepherd"),
         ("A sum of $30 was paid.", None),
         ("It is the NASA way.", None),
         ("see x = y + 1 there", None),
