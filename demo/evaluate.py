@@ -108,8 +108,8 @@ def rows(entry: Entry, source: str) -> list[str]:
     return [f"{entry['kind']}: {source}{part}", total, *alone]
 
 
-def run_task(model: Any, name: str, sound: str) -> str:
-    """The model's answer to a task of the base form."""
+def run_task(model: Any, name: str, sound: str | np.ndarray) -> str:
+    """The model's answer to a task of the base form, about a file or samples [n] at 16 kHz."""
     tags, task = task_prompt(name)
     return str(model.generate(tags, sound, format="base", max_new_tokens=task.max_new_tokens, min_new_tokens=1).text)
 

@@ -22,10 +22,10 @@ import qwenaudio_np
 from demo import g722
 from demo.assemble import trimmed
 from demo.clip_store import RATE, ClipStore, data_parser
+from demo.evaluate import run_task
 from demo.noises import at_level
 from demo.voices import Speech
 from qwenaudio_np.special_tokens import TAG_SHAPE
-from qwenaudio_np.tasks import task_prompt
 
 SHARE = "usr/share"
 PROMPTS = ("fr_CA_f_June", "it_IT_m_Carlo", "ru_RU_f_IvrvoiceRU")  # of asterisk/sounds; es_MX_f_Allison is a speaker of the tests
@@ -70,7 +70,7 @@ def main() -> None:
     """Write the three sources."""
     parser = data_parser(__doc__)
     parser.add_argument("--root", type=Path, default=Path("/"), help="where the packages are unpacked (default: %(default)s)")
-    parser.add_argument("--clips", type=int, default=600, help="most of a source, evenly spread over it (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=700, help="most of a source, evenly spread over it (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=SOURCES, default=list(SOURCES), help="these sources only")
     parser.add_argument("model", type=Path, help="whose transcripts are the labels")
     arguments = parser.parse_args()
@@ -80,17 +80,17 @@ def main() -> None:
 
 
 def write(source: str, arguments: argparse.Namespace, model: qwenaudio_np.QwenAudio) -> None:
-    """The missing clips of a source."""
-    store = ClipStore(arguments.data, source)
+    """The missing clips of a source. Raises FileNotFoundError where its package is missing."""
     sounds = [sound for sound in SOURCES[source](arguments.root) if SHORTEST < len(sound[1]) / RATE < LONGEST]
-    count = min(arguments.clips, len(sounds))
+    if not sounds:
+        raise FileNotFoundError(f"{arguments.root / SHARE}: nothing of {source}; install its packages (demo/SOURCES.md), or give --root")
+    store, count = ClipStore(arguments.data, source), min(arguments.clips, len(sounds))
     for index in store.missing(count):
         speaker, samples = sounds[index * len(sounds) // count]
         samples = at_level(trimmed(Speech(samples, speaker)).samples, -23.0)
         samples /= max(1.0, np.abs(samples).max())
-        tags, _ = task_prompt("asr")
-        text = TAG_SHAPE.sub(" ", str(model.generate(tags, samples, format="base", max_new_tokens=100, min_new_tokens=1).text))
-        store.write(index, samples, kind="heard", text=" ".join(text.split()), voice=speaker, split="train")
+        words = TAG_SHAPE.sub(" ", run_task(model, "asr", samples)).split()
+        store.write(index, samples, kind="heard", text=" ".join(words), voice=speaker, split="train")
 
 
 if __name__ == "__main__":

@@ -85,3 +85,13 @@ def test_what_the_model_hears_is_the_label_and_no_clip_is_made_twice(tmp_path: P
     assert told == {"kind": ["heard"] * 2, "text": ["some thing"] * 2, "words": [None] * 2, "split": ["train"] * 2}
     assert len(asked) == 2 and [label["seconds"] for label in labels] == pytest.approx([1.0, 2.0], abs=0.2)
     assert np.mean(read_clip(tmp_path / labels[0]["file"]) ** 2) == pytest.approx(10**-2.3, rel=0.02)
+
+
+def test_a_source_without_its_package_is_no_empty_source(tmp_path: Path) -> None:
+    arguments = argparse.Namespace(data=tmp_path / "data", root=tmp_path, clips=2)
+    for source in people.SOURCES:
+        with pytest.raises(FileNotFoundError):
+            people.write(source, arguments, SimpleNamespace())
+    with pytest.raises(FileNotFoundError, match=r"nothing of people_fishes; install its packages"):
+        people.write("people_fishes", arguments, SimpleNamespace())
+    assert not (tmp_path / "data").exists()
