@@ -1,9 +1,9 @@
 """Speech of people that nobody has written down for the training: `python -m demo.people --data build/demo MODEL`.
 
-Telephone prompts in French, Italian and Russian, and what actors say in two games, in Czech, Dutch and English. No transcript of it
-is read, none of its words is taught. MODEL writes down what it hears, right or wrong, and a model that learns more goes on hearing that
-(likeness.py): what it made of people would fade otherwise, while synthesisers are all that it is taught by. No speaker of the tests is
-among them.
+Telephone prompts in French, Italian and Russian; the names of things in a dozen languages; and what actors and announcers say in games,
+in Czech, Dutch and English. No transcript of it is read, none of its words is taught. MODEL writes down what it hears, right or wrong,
+and a model that learns more goes on hearing that (likeness.py): what it made of people would fade otherwise, while synthesisers are all
+that it is taught by. No speaker of the tests is among them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import soundfile
 import soxr
 
 import qwenaudio_np
-from demo import g722
 from demo.assemble import trimmed
 from demo.clip_store import RATE, ClipStore, data_parser
 from demo.evaluate import run_task
 from demo.noises import at_level
+from demo.real import read_sound
+from demo.recordings import sounds_in
 from demo.voices import Speech
 from qwenaudio_np.special_tokens import TAG_SHAPE
 
@@ -34,6 +35,19 @@ LANGUAGES = ("cs", "nl")
 QUEEN = "scummvm/flight-of-the-amazon-queen/queen.1c"
 INDEX = 400_000  # bytes of it, at least, that hold the index
 SPOKEN_LINE = re.compile(rb"[0-9A-Z]{6,8}\.SB\0.(.{4})(.{4})", re.DOTALL)  # its name, a byte, where it starts, and its size
+STAMPS = "tuxpaint/stamps"
+EVERY = 5  # of seven thousand: the languages take turns
+# Folders of games with voices in them, and which files those are.
+VOICES = {
+    "games/boswars/units": r".*(ready|completed|underattack|select|action)",
+    "games/crrcsim/sounds/f3f": r".*",
+    "games/flightgear/Sounds/mk-viii": r".*",
+    "games/flightgear/Sounds/tcas": r".*",
+    "games/netpanzer/sound": r"(\w\w-selected|move|target)_\w+|yessir|attack",
+    "games/redeclipse/data/sounds/announcer": r".*",
+    "games/redeclipse/data/sounds/voice": r".*",
+    "gigalomania/sound": r"(?!pain|misc)\w+_\w+",
+}
 SHORTEST, LONGEST = 0.7, 14.0  # seconds
 
 Sound = tuple[str, np.ndarray]  # who, and samples [n] at 16 kHz within -1 .. 1
@@ -43,15 +57,14 @@ def prompts(root: Path) -> Iterator[Sound]:
     """Asterisk's prompts, three speakers, in turn."""
     for files in zip(*(sorted((root / SHARE / "asterisk/sounds" / speaker).rglob("*.g722")) for speaker in PROMPTS), strict=False):
         for speaker, path in zip(PROMPTS, files, strict=True):
-            yield speaker, g722.decode(path.read_bytes()) / 32768
+            yield speaker, read_sound(path)
 
 
 def fishes(root: Path) -> Iterator[Sound]:
     """Fish Fillets: some dozen actors in two languages."""
     for path in sorted((root / SHARE / FISHES).rglob("*.ogg")):
         if path.parent.name in LANGUAGES:
-            samples, rate = soundfile.read(path, always_2d=True)
-            yield f"fillets {path.parent.name}", soxr.resample(samples.mean(axis=1), rate, RATE)
+            yield f"fillets {path.parent.name}", read_sound(path)
 
 
 def queen(root: Path) -> Iterator[Sound]:
@@ -63,7 +76,23 @@ def queen(root: Path) -> Iterator[Sound]:
         yield "queen", soxr.resample(samples.mean(axis=1), rate, RATE)
 
 
-SOURCES = {"people_prompts": prompts, "people_fishes": fishes, "people_queen": queen}
+def stamps(root: Path) -> Iterator[Sound]:
+    """Tux Paint's stamps: what is on some of them, named by speakers of a dozen languages."""
+    for path in sorted((root / SHARE / STAMPS).rglob("*_desc*.ogg"))[::EVERY]:
+        yield f"stamps {path.stem.partition('_desc')[2].strip('_') or 'en'}", read_sound(path)
+
+
+def voices(root: Path) -> Iterator[Sound]:
+    """Warnings of a cockpit, announcers, soldiers: VOICES. Raises FileNotFoundError where one of the games is missing."""
+    if missing := [folder for folder in VOICES if not (root / SHARE / folder).is_dir()]:
+        raise FileNotFoundError(f"{root / SHARE}: no {', '.join(missing)}; install their packages (demo/SOURCES.md), or give --root")
+    for folder, names in VOICES.items():
+        for path in sounds_in(root / SHARE / folder):
+            if re.fullmatch(names, path.stem):
+                yield folder, read_sound(path)
+
+
+SOURCES = {"people_prompts": prompts, "people_fishes": fishes, "people_queen": queen, "people_stamps": stamps, "people_voices": voices}
 
 
 def main() -> None:

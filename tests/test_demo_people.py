@@ -49,6 +49,28 @@ def test_the_fishes_speak_two_languages_at_any_rate(root: Path) -> None:
     assert all(len(samples) == pytest.approx(RATE, rel=1e-3) for _, samples in found)
 
 
+def test_what_is_on_some_of_the_stamps_is_named_in_many_languages(tmp_path: Path) -> None:
+    folder = tmp_path / people.SHARE / people.STAMPS / "animals"
+    folder.mkdir(parents=True)
+    for name in ("cat", "cat_desc", "cat_desc_fr", *(f"cow{number}_desc_el" for number in range(people.EVERY))):
+        soundfile.write(folder / f"{name}.ogg", tone(1.0, 22050), 22050)
+    assert [speaker for speaker, _ in people.stamps(tmp_path)] == ["stamps en", "stamps el"]
+
+
+def test_voices_of_games_are_chosen_by_their_names_and_no_game_may_be_missing(tmp_path: Path) -> None:
+    for folder in people.VOICES:
+        (tmp_path / people.SHARE / folder).mkdir(parents=True)
+    for name in ("tank/tank.ready", "tank/tank.die"):
+        (tmp_path / people.SHARE / "games/boswars/units/tank").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / people.SHARE / f"games/boswars/units/{name}.wav", tone(1.0), RATE)
+    soundfile.write(tmp_path / people.SHARE / "gigalomania/sound/we_ve_won.wav", tone(2.0), RATE)
+    found = [(who, len(samples) // RATE) for who, samples in people.voices(tmp_path)]
+    assert found == [("games/boswars/units", 1), ("gigalomania/sound", 2)]
+    (tmp_path / people.SHARE / "games/netpanzer/sound").rmdir()
+    with pytest.raises(FileNotFoundError, match=r"no games/netpanzer/sound; install their packages"):
+        list(people.voices(tmp_path))
+
+
 @pytest.mark.skipif("MP3" not in soundfile.available_formats(), reason="libsndfile reads MP3 from 1.1 on")
 def test_spoken_lines_are_found_by_their_index(tmp_path: Path) -> None:
     """Two lines and a picture, each behind its name of 12 bytes, a byte, where it starts and its size, both big-endian."""
