@@ -91,7 +91,12 @@ def answer_loss(twin: Twin, rows: Rows, hidden: Tensor) -> Tensor:
     grid = time_rows(targets.device)
     times = (targets >= grid[0]) & (targets <= grid[-1])
     loss[times] = blurred(scores[times][:, grid], (targets[times] - grid[0]) // (grid[1] - grid[0]))
-    return (loss * rows.weights[asked]).mean()
+    return mean_that_counts(loss, rows.weights[asked])
+
+
+def mean_that_counts(loss: Tensor, weights: Tensor) -> Tensor:
+    """The weighted loss [n] per token that counts: answers that nobody told (weight 0, people.py) do not thin out the others."""
+    return (loss * weights).sum() / (weights > 0).sum().clamp(min=1)
 
 
 def time_rows(device: torch.device | None = None) -> Tensor:
@@ -122,7 +127,7 @@ def listening_loss(twin: Twin, rows: Rows, listening: Tensor) -> Tensor:
     first, last = rows.heard[row, place, :, None].unbind(1)
     positions = torch.arange(listening.shape[1], device=listening.device)
     looks = twin.looks(listening)[row, place].masked_fill((positions < first) | (positions > last), -math.inf)
-    return -(looks.logsumexp(-1) * rows.weights[row, place]).mean()
+    return mean_that_counts(-looks.logsumexp(-1), rows.weights[row, place])
 
 
 def ctc_loss(scores: Tensor, batch: Batch) -> Tensor:

@@ -73,6 +73,12 @@ def test_a_vectors_place_is_its_time() -> None:
     assert losses.place_loss(twin, batch(positions=[4]), whole).item() == pytest.approx(nowhere, rel=1e-5)
 
 
+def test_answers_that_nobody_told_neither_count_nor_thin_out_the_others() -> None:
+    loss = torch.tensor([1.0, 5.0, 3.0])
+    assert losses.mean_that_counts(loss, torch.tensor([1.0, 0.0, 20.0])).item() == pytest.approx(61.0 / 2)
+    assert losses.mean_that_counts(loss, torch.zeros(3)).item() == 0.0
+
+
 def test_the_listening_loss_is_the_share_of_the_right_vectors() -> None:
     """Looks are even over four positions; two of them are right, then one, then nothing is asked."""
     looks = torch.full((1, 3, 4), math.log(0.25))
