@@ -24,11 +24,10 @@ from demo.clip_store import RATE, ClipStore, data_parser
 from demo.evaluate import run_task
 from demo.noises import at_level
 from demo.real import read_sound
-from demo.recordings import sounds_in
+from demo.recordings import SHARE, files_in
 from demo.voices import Speech
 from qwenaudio_np.special_tokens import TAG_SHAPE
 
-SHARE = "usr/share"
 PROMPTS = ("fr_CA_f_June", "it_IT_m_Carlo", "ru_RU_f_IvrvoiceRU")  # of asterisk/sounds; es_MX_f_Allison is a speaker of the tests
 FISHES = "games/fillets-ng/sound"
 LANGUAGES = ("cs", "nl")
@@ -83,20 +82,16 @@ def stamps(root: Path) -> Iterator[Sound]:
 
 
 def voices(root: Path) -> Iterator[Sound]:
-    """Warnings of a cockpit, announcers, soldiers: VOICES. Raises FileNotFoundError where one of the games is missing."""
-    if missing := [folder for folder in VOICES if not (root / SHARE / folder).is_dir()]:
-        raise FileNotFoundError(f"{root / SHARE}: no {', '.join(missing)}; install their packages (demo/SOURCES.md), or give --root")
-    for folder, names in VOICES.items():
-        for path in sounds_in(root / SHARE / folder):
-            if re.fullmatch(names, path.stem):
-                yield folder, read_sound(path)
+    """Warnings of a cockpit, announcers, soldiers: VOICES."""
+    for path in files_in(root, VOICES):
+        yield str(path.parent.relative_to(root / SHARE)), read_sound(path)
 
 
 SOURCES = {"people_prompts": prompts, "people_fishes": fishes, "people_queen": queen, "people_stamps": stamps, "people_voices": voices}
 
 
 def main() -> None:
-    """Write the three sources."""
+    """Write the sources."""
     parser = data_parser(__doc__)
     parser.add_argument("--root", type=Path, default=Path("/"), help="where the packages are unpacked (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=700, help="most of a source, evenly spread over it (default: %(default)s)")

@@ -30,12 +30,16 @@ LAYERED = 0.3  # how often a noise of the training has another one behind it
 
 @functools.cache
 def sounds_of(root: Path, kind: str, test: bool) -> list[Path]:
-    """The files of a kind, "music" or "noise".
+    """The files of a kind, "music" or "noise"."""
+    part = "test" if test else "train"
+    return files_in(root, dict.fromkeys(MUSIC[part], rf"(?!{'|'.join(NOT_MUSIC)}).*") if kind == "music" else NOISE[part])
+
+
+def files_in(root: Path, wanted: dict[str, str]) -> list[Path]:
+    """The sounds in each folder of /usr/share whose names, without their endings, are as they should be.
 
     Raises FileNotFoundError where a game is missing: with fewer of them a kind would be less wide, and nobody would know.
     """
-    part = "test" if test else "train"
-    wanted = dict.fromkeys(MUSIC[part], rf"(?!{'|'.join(NOT_MUSIC)}).*") if kind == "music" else NOISE[part]
     if missing := [folder for folder in wanted if not (root / SHARE / folder).is_dir()]:
         raise FileNotFoundError(f"{root / SHARE}: no {', '.join(missing)}; install their packages (demo/SOURCES.md), or give --root")
     return [path for folder, names in wanted.items() for path in sounds_in(root / SHARE / folder) if re.fullmatch(names, path.stem)]

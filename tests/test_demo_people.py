@@ -65,7 +65,7 @@ def test_voices_of_games_are_chosen_by_their_names_and_no_game_may_be_missing(tm
         soundfile.write(tmp_path / people.SHARE / f"games/boswars/units/{name}.wav", tone(1.0), RATE)
     soundfile.write(tmp_path / people.SHARE / "gigalomania/sound/we_ve_won.wav", tone(2.0), RATE)
     found = [(who, len(samples) // RATE) for who, samples in people.voices(tmp_path)]
-    assert found == [("games/boswars/units", 1), ("gigalomania/sound", 2)]
+    assert found == [("games/boswars/units/tank", 1), ("gigalomania/sound", 2)]
     (tmp_path / people.SHARE / "games/netpanzer/sound").rmdir()
     with pytest.raises(FileNotFoundError, match=r"no games/netpanzer/sound; install their packages"):
         list(people.voices(tmp_path))
