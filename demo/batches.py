@@ -12,6 +12,7 @@ from torch import Tensor
 
 from demo import sizes
 from demo.clip_store import RATE
+from demo.curriculum import SPEECH, Curriculum
 from demo.examples import Entry, Example, examples
 from demo.kinds import KINDS, kind_ids
 from demo.listening import SPECIAL, heard_at
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 POOL = 2048  # clips that are sorted by length together
 ROWS = 256  # most clips of a batch
-SPEECH = ("read", "words", "heard")  # the kinds; of the last nobody told the words (people.py)
-# How much of each kind is drawn, beside the others; to speech come the joined clips.
-SHARES = {"read": 0.49, "words": 0.3, "heard": 0.2, "note": 0.14, "scene": 0.07}
 JOINED = {"read": 0.12, "words": 0.25, "heard": 0.25}  # how often clips of a kind come with those that follow them
 MOST_JOINED = 4
 LONGEST = 29 * RATE  # samples
@@ -101,10 +99,10 @@ class Heard:
 class Feeder:
     """Training clips without end, drawn so that each kind has its share of the sound, with tasks and speeds drawn anew each time."""
 
-    def __init__(self, entries: list[Entry], tokenizer: Tokenizer, budget: int, seed: list[int]) -> None:
-        self.entries, self.tokenizer, self.budget = entries, tokenizer, budget
+    def __init__(self, entries: list[Entry], tokenizer: Tokenizer, budget: int, seed: list[int], curriculum: Curriculum) -> None:
+        self.entries, self.tokenizer, self.budget, self.held = entries, tokenizer, budget, curriculum.held
         self.random = np.random.default_rng([7, *seed])
-        self.odds = odds(entries)
+        self.odds = curriculum.odds(entries)
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches of about `budget` vectors of sound and tokens of text, padding included."""
@@ -114,17 +112,7 @@ class Feeder:
             pool = [(row, examples(row.entry, row.vectors, self.tokenizer, self.random)) for row in rows]
             groups = list(grouped(pool, lambda asked: len(asked[1].ids), self.budget))
             for k in self.random.permutation(len(groups)):
-                yield collate(groups[k], self.tokenizer, self.random)
-
-
-def odds(entries: list[Entry]) -> np.ndarray:
-    """How likely each clip is drawn [clips]: each kind has its share of the sound, and in that of scenes each answer the same."""
-    kinds = np.array([f"scene {entry['text']}" if entry["kind"] == "scene" else entry["kind"] for entry in entries])
-    samples = np.array([entry["samples"] for entry in entries], float)
-    scenes = [kind for kind in sorted(set(kinds)) if kind.startswith("scene ")]
-    shares = {kind: share for kind, share in SHARES.items() if kind != "scene"} | {kind: SHARES["scene"] / len(scenes) for kind in scenes}
-    found = sum(share * (kinds == kind) / max(samples[kinds == kind].sum(), 1.0) for kind, share in shares.items())
-    return np.asarray(found / np.sum(found))
+                yield collate(groups[k], self.tokenizer, self.random, self.held)
 
 
 def heard(entries: list[Entry], index: int, random: np.random.Generator) -> Heard:
@@ -183,16 +171,18 @@ def grouped(items: Iterable[Item], size: Callable[[Item], int], budget: int) -> 
         yield group
 
 
-def collate(group: list[tuple[Heard, Example]], tokenizer: Tokenizer, random: np.random.Generator) -> Batch:
-    """Rows of sound, each with one of its tasks -> one padded batch."""
+def collate(group: list[tuple[Heard, Example]], tokenizer: Tokenizer, random: np.random.Generator, held: tuple[str, ...]) -> Batch:
+    """Rows of sound, each with one of its tasks -> one padded batch; of the kinds that are `held` no words are told."""
     heard_, asked = [row for row, _ in group], [example for _, example in group]
     entries = [row.entry for row in heard_]
     speech = [k for k, entry in enumerate(entries) if entry["kind"] in SPEECH]
-    told = [k for k in speech if entries[k]["kind"] != "heard"]
+    told = [k for k in speech if entries[k]["kind"] not in held]
     notes = [k for k, entry in enumerate(entries) if entry["kind"] == "note"]
     scenes = [k for k, entry in enumerate(entries) if entry["kind"] == "scene"]
+    rows = rows_of(asked, entries, [row.vectors for row in heard_], tokenizer, random)
+    rows.weights[torch.tensor([entry["kind"] in held for entry in entries])] = 0.0  # answers that are not taught do not count
     return Batch(
-        rows=rows_of(asked, entries, [row.vectors for row in heard_], tokenizer, random),
+        rows=rows,
         cuts=cuts_of(heard_),
         samples=torch.tensor([row.samples for row in heard_]),
         kept=torch.tensor([kept(entry) for entry in entries]),
@@ -220,7 +210,7 @@ def shape_of(batch: Batch) -> tuple[int, int]:
 
 
 def rows_of(asked: list[Example], entries: list[Entry], counts: list[int], tokenizer: Tokenizer, random: np.random.Generator) -> Rows:
-    """Examples, each clip's label and its number of audio vectors -> padded rows. An answer that nobody told does not count."""
+    """Examples, each clip's label and its number of audio vectors -> padded rows."""
     length, start = max(len(example.ids) for example in asked), tokenizer.special_ids[AUDIO_START]
     ids, targets = np.zeros((len(asked), length), np.int64), np.full((len(asked), length), -100, np.int64)
     heard, weights = np.full((len(asked), length, 2), -1, np.int64), np.ones((len(asked), length), np.float32)
@@ -235,7 +225,6 @@ def rows_of(asked: list[Example], entries: list[Entry], counts: list[int], token
                 targets[row, first - 1 : last - 1] = answer
                 vectors = heard_at(answer, entry["words"], count, tokenizer)
                 heard[row, first - 1 : last - 1] = np.where(vectors < 0, -1, vectors + example.ids.index(start) + 1)
-        weights[row] *= entry["kind"] != "heard"
         wrong = example.answer + np.flatnonzero(random.random(n - example.answer) < CORRUPTED * (random.random() < 0.5))
         ids[row, wrong] = random.integers(FIRST_LETTERS, sizes.RANKS, len(wrong))
     return Rows(*map(torch.from_numpy, (ids, targets, heard, weights, (ids == start).argmax(1))))

@@ -24,6 +24,7 @@ from demo import export, sizes, sounds, words
 from demo.augment import augment, covered
 from demo.batches import cuts_of, heard, kept
 from demo.clip_store import RATE
+from demo.curriculum import LOW, LOW_TIMES
 from demo.examples import Entry
 from demo.front_end import log_mel
 from demo.kinds import KINDS
@@ -39,7 +40,6 @@ NOTES, SCENES, SPEECH = 26, 10, 60 * RATE  # of a step: notes, scenes, and sampl
 LONGEST = 3 * RATE  # samples of a scene, before it is played slower or faster
 SPEEDS = (0.8, 1.25)  # how fast a scene is played
 SHORT, SECONDS, LEAD = 0.8, (0.5, 1.2), 0.25  # share of the notes that are cut short, behind their attack; most silence before it
-LOW, LOW_TIMES = 48, 3.0  # notes below this pitch come so many times as often: they are hardest to tell
 CHANGED = 0.2  # share of the notes that a room, a microphone or noise changes
 WEIGHTS = {"note": 1.0, "scene": 1.5, "speech": 0.2, "moved": 300.0}
 DROPPED = 0.2  # share of what a scene is read off

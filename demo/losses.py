@@ -42,8 +42,8 @@ class Trained(Protocol):
 
 
 def losses(run: Trained, batch: Batch, mel: Tensor, reading: Reading | None, half: bool) -> dict[str, Tensor]:
-    """The losses of one step, by their names in train.WEIGHTS; mel [rows, 80, frames]. `half`: layers in bfloat16, losses never."""
-    own, mel = mel, other_throats(mel, batch.speech)
+    """The losses of one step, by their names in curriculum.WEIGHTS; mel [rows, 80, frames]. `half`: layers in bfloat16, losses never."""
+    own, mel = mel, other_throats(mel, batch.told)
     with torch.autocast(mel.device.type, torch.bfloat16, enabled=half):
         vectors = run.twin.audio(mel, batch.positions)
         hidden, listening = run.twin(batch.rows.ids, batch.rows.spans, vectors, batch.positions // 2)

@@ -3,7 +3,7 @@
 Packed clips are cut, augmented and turned into mel spectrograms on the device of the training, a GPU if there is one; other processes
 draw the clips and write their prompts. Muon trains the blocks' matrices, AdamW the rest; the parts that Whisper brought learn slowly.
 The learning rate follows the clock: up, and down a cosine until the minutes are over. Stopped and started again, training goes on from
-the last minute's mark; `--minutes` may be changed then. What is learned in a step: losses.py.
+the last minute's mark; `--minutes` may be changed then. What is heard, taught and held: curriculum.py; what is learned: losses.py.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from demo import sizes, sounds, whisper, words
+from demo import curriculum, sizes, sounds, whisper, words
 from demo.augment import augment, covered
 from demo.backgrounds import add_backgrounds, places
 from demo.batches import Batch, Feeder, frames_of, shape_of
+from demo.curriculum import Curriculum
 from demo.front_end import log_mel
 from demo.losses import losses
 from demo.muon import Muon
@@ -30,11 +32,6 @@ from demo.reading import Imagination, Reader, Reading
 from demo.twin import Twin
 from qwenaudio_np.options import whole_number
 
-WEIGHTS = {
-    **{"answer": 1.0, "listening": 0.3, "ctc": 0.6, "place": 0.15, "note": 0.3, "kind": 0.3},  # on real clips
-    **{"reading": 0.5, "following": 0.15, "imagining": 1.0},  # on imagined ones
-    **{"vectors": 10.0, "answers": 2.0},  # of a model that it is to be like
-}
 BLOCKS = ("audio.blocks.", "audio.proj.", "h.")  # whose matrices Muon trains; AdamW has the embeddings, norms and biases
 WHISPERS = ("audio.conv", "audio.ln_post.", *(f"audio.blocks.{number}." for number in range(sizes.WHISPER_BLOCKS)))
 WHISPERS_SHARE = 0.15  # of the learning rate: what Whisper learned from people must not be lost on synthetic voices
@@ -80,12 +77,16 @@ def main() -> None:
     parser.add_argument("--processes", type=whole_number(1), default=1, help="that get steps ready (default: %(default)s)")
     parser.add_argument("--start", type=Path, help="an exported model to begin from, instead of Whisper's encoder")
     parser.add_argument("--like", type=Path, help="an exported model whose answers to speech are kept to")
+    curriculum.add_arguments(parser)
     parser.add_argument("--bfloat16", action="store_true", help="layers in bfloat16: faster where the processor knows it; always on a GPU")
     arguments = parser.parse_args()
     if arguments.start and not arguments.out:
         parser.error("--start needs --out: a mark of another run, twin.pt of the data folder, would be gone on from instead")
+    if arguments.hold and not arguments.like:
+        parser.error("--hold needs --like: the model whose answers are held")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arguments.out = arguments.out or arguments.data / "twin.pt"
+    arguments.curriculum = curriculum.from_arguments(arguments)
     arguments.half = arguments.bfloat16 or device.type == "cuda"
     torch.set_flush_denormal(True)  # attention that looks at one place is next to nothing everywhere else
     torch.backends.cuda.matmul.allow_tf32 = True
@@ -118,16 +119,17 @@ def new_twin() -> Twin:
     return twin
 
 
-class Steps(IterableDataset[tuple[Batch, Reading]]):
+class Steps(IterableDataset[tuple[Batch, Reading | None]]):
     """What each process gets ready, without end: other clips and texts in every one."""
 
-    def __init__(self, data: Path, entries: list[dict[str, Any]], budget: int, seed: int) -> None:
-        self.data, self.entries, self.budget, self.seed = data, entries, budget, seed
+    def __init__(self, data: Path, entries: list[dict[str, Any]], budget: int, seed: int, course: Curriculum) -> None:
+        self.data, self.entries, self.budget, self.seed, self.course = data, entries, budget, seed, course
 
-    def __iter__(self) -> Iterator[tuple[Batch, Reading]]:
+    def __iter__(self) -> Iterator[tuple[Batch, Reading | None]]:
         worker = get_worker_info()
         seed, tokenizer = [self.seed, worker.id if worker else 0], words.load(self.data)
-        return zip(Feeder(self.entries, tokenizer, self.budget, seed), Reader(self.data, tokenizer, self.budget // 2, seed), strict=False)
+        texts = Reader(self.data, tokenizer, self.budget // 2, seed) if self.course.imagines else repeat(None)
+        return zip(Feeder(self.entries, tokenizer, self.budget, seed, self.course), texts, strict=False)
 
 
 def train(run: Training, arguments: argparse.Namespace) -> None:
@@ -135,13 +137,14 @@ def train(run: Training, arguments: argparse.Namespace) -> None:
     entries = sounds.labels(arguments.data)
     heard, behind = sounds.read(arguments.data, run.device), places(entries, run.device)
     print(f"{len(entries)} clips, {sounds.total_hours(entries):.1f} hours, on {run.device}", flush=True)
-    steps = Steps(arguments.data, entries, arguments.budget, run.step)
+    steps = Steps(arguments.data, entries, arguments.budget, run.step, arguments.curriculum)
     ready = DataLoader(steps, batch_size=None, num_workers=arguments.processes, prefetch_factor=AHEAD, collate_fn=tuple)
     means, seconds, before = Means(), 0.0, run.minutes
     for batch, reading in ready:
         seconds += float(batch.samples.sum()) / sounds.RATE
         on_device = batch.to(run.device)
-        one_step(run, on_device, reading.to(run.device), spectrograms(heard, behind, on_device), means, arguments)
+        texts = reading.to(run.device) if reading else None
+        one_step(run, on_device, texts, spectrograms(heard, behind, on_device), means, arguments)
         if run.step % REPORT_EVERY == 0:
             speed = seconds / (60 * (run.minutes - before))
             print(f"{run.minutes:.2f} min, step {run.step}: {means.shown()}, {speed:.0f} x real time", flush=True)
@@ -151,11 +154,12 @@ def train(run: Training, arguments: argparse.Namespace) -> None:
             return
 
 
-def one_step(run: Training, batch: Batch, reading: Reading, mel: Tensor, means: Means, arguments: argparse.Namespace) -> None:
+def one_step(run: Training, batch: Batch, reading: Reading | None, mel: Tensor, means: Means, arguments: argparse.Namespace) -> None:
     """One step of all optimisers; mel [rows, 80, frames] is what the encoder hears."""
-    run.twin.requires_grad_(not (arguments.start and run.step < SETTLING))
+    course: Curriculum = arguments.curriculum
+    course.let_learn(run.twin, settling=bool(arguments.start) and run.step < SETTLING)
     found = losses(run, batch, mel, reading, arguments.half)
-    loss = torch.stack([WEIGHTS[name] * part for name, part in found.items()]).sum()
+    loss = torch.stack([course.weights[name] * part for name, part in found.items()]).sum()
     run.learn(loss, arguments.rate * schedule(run.minutes / arguments.minutes), [run.twin])
     means.add(found)
 

@@ -13,8 +13,9 @@ pytest.importorskip("scipy", reason="for training only; pip install '.[train]'")
 
 from demo import pack, sounds  # noqa: E402
 from demo.augment import augment, covered, noise, response  # noqa: E402
-from demo.batches import JOINED, LONGEST, PARTS, SHARES, SOUGHT, Feeder, collate, heard, odds, rows_of  # noqa: E402
+from demo.batches import JOINED, LONGEST, PARTS, SOUGHT, Feeder, collate, heard, rows_of  # noqa: E402
 from demo.clip_store import RATE, ClipStore  # noqa: E402
+from demo.curriculum import Curriculum  # noqa: E402
 from demo.examples import (  # noqa: E402
     SPEECH_AS_SCENE,
     chat_example,
@@ -201,21 +202,6 @@ def test_a_note_that_is_moved_is_called_by_its_new_key() -> None:
     assert seen == {67, 68, 69, 70, 71} and note[0]["pitch"] == 69
 
 
-def test_each_kind_has_its_share_of_the_sound() -> None:
-    notes = entries(50, kind="note", text="flute", words=None, samples=RATE)
-    feeder = Feeder([*entries(10), *notes, *entries(400, samples=RATE)], BYTES, 2000, [0])
-    assert feeder.odds[10:60].sum() * RATE / (feeder.odds @ np.array([2 * RATE] * 10 + [RATE] * 450)) == pytest.approx(
-        SHARES["note"] / (SHARES["note"] + SHARES["words"])
-    )
-
-
-def test_each_kind_of_scene_is_drawn_as_often_as_the_others() -> None:
-    scenes = [entry for text, count in (("noise", 300), ("music", 20), ("silence", 5)) for entry in entries(count, kind="scene", text=text)]
-    drawn, texts = odds([*entries(10), *scenes]), np.array(["words"] * 10 + [scene["text"] for scene in scenes])
-    shares = [drawn[texts == text].sum() for text in ("noise", "music", "silence")]
-    assert shares == pytest.approx([SHARES["scene"] / 3 / (SHARES["scene"] + SHARES["words"])] * 3)
-
-
 def test_speech_is_asked_what_it_is_now_and_then() -> None:
     random, speech = np.random.default_rng(1), entries(1, words=None)[0]
     asked = [BYTES.decode([id_ for id_ in examples(speech, 30, BYTES, random).ids if id_ < 256]) for _ in range(2000)]
@@ -226,7 +212,7 @@ def test_speech_is_asked_what_it_is_now_and_then() -> None:
 
 
 def test_no_batch_is_larger_than_its_budget_with_all_its_padding() -> None:
-    batches = iter(Feeder([*entries(40), *entries(40, samples=5 * RATE)], BYTES, 3000, [0]))
+    batches = iter(Feeder([*entries(40), *entries(40, samples=5 * RATE)], BYTES, 3000, [0], Curriculum()))
     sizes = [next(batches).rows.ids.shape for _ in range(12)]
     assert all(rows * length <= 3000 or rows == 1 for rows, length in sizes) and max(rows for rows, _ in sizes) > 3
 
@@ -235,19 +221,20 @@ def test_a_batch_knows_which_rows_speak_and_which_are_notes() -> None:
     random = np.random.default_rng(1)
     clips = [*entries(1), *entries(1, kind="note", text="flute", words=None, pitch=69, velocity=25, instrument="flute")]
     rows = [heard(clips, index, random) for index in range(2)]
-    batch = collate([(row, examples(row.entry, row.vectors, BYTES, random)) for row in rows], BYTES, random)
+    batch = collate([(row, examples(row.entry, row.vectors, BYTES, random)) for row in rows], BYTES, random, ("heard",))
     assert batch.speech.tolist() == [0] and batch.notes.tolist() == [1] and batch.kept.tolist() == [False, True]
     assert {cut.row for cut in batch.cuts} == {0, 1} and batch.positions.tolist() == [position_count(n) for n in batch.samples.tolist()]
     assert batch.to(CPU).rows.ids.shape == batch.rows.targets.shape
 
 
-def test_speech_that_nobody_wrote_down_is_heard_but_its_words_do_not_count() -> None:
+def test_held_speech_is_heard_but_its_words_do_not_count() -> None:
     random = np.random.default_rng(1)
-    clips = [*entries(1, kind="heard", words=None), *entries(1)]
-    rows = [heard(clips, index, random) for index in range(2)]
-    batch = collate([(row, examples(row.entry, row.vectors, BYTES, random)) for row in rows], BYTES, random)
-    assert batch.speech.tolist() == [0, 1] and batch.told.tolist() == [1] and len(batch.spoken) == 1
-    assert (batch.rows.targets[0] >= 0).any() and not batch.rows.weights[0].any() and batch.rows.weights[1].all()
+    clips = [*entries(1, kind="heard", words=None), *entries(1), *entries(1, kind="read")]
+    rows = [heard(clips, index, random) for index in range(3)]
+    batch = collate([(row, examples(row.entry, row.vectors, BYTES, random)) for row in rows], BYTES, random, ("read", "heard"))
+    assert batch.speech.tolist() == [0, 1, 2] and batch.told.tolist() == [1] and len(batch.spoken) == 1
+    assert all((row >= 0).any() for row in batch.rows.targets)
+    assert not batch.rows.weights[[0, 2]].any() and batch.rows.weights[1].all()
 
 
 def test_of_a_long_noise_a_part_is_heard_and_of_silence_all() -> None:

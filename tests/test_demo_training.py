@@ -17,6 +17,7 @@ from demo import export, losses, pack, sizes, sounds, train, words  # noqa: E402
 from demo.backgrounds import places  # noqa: E402
 from demo.batches import Rows  # noqa: E402
 from demo.clip_store import ClipStore  # noqa: E402
+from demo.curriculum import WEIGHTS, Curriculum  # noqa: E402
 from demo.progress import Means  # noqa: E402
 from demo.reading import TEXTS, Imagination, Reading  # noqa: E402
 from demo.twin import Twin, rotary_tables  # noqa: E402
@@ -194,7 +195,7 @@ def test_the_mean_of_twins_is_taken_number_by_number() -> None:
 
 def test_a_run_from_a_model_teaches_what_the_model_lacks_first(monkeypatch: pytest.MonkeyPatch) -> None:
     run = train.Training(Twin(), torch.device("cpu"))
-    arguments = SimpleNamespace(start=FOLDER, rate=0.1, minutes=1.0, half=False)
+    arguments = SimpleNamespace(start=FOLDER, rate=0.1, minutes=1.0, half=False, curriculum=Curriculum())
     moves: list[tuple[bool, bool]] = []
     for step in (0, train.SETTLING):
         run.step, before = step, (run.twin.wte.weight.clone(), run.blank.weight.clone())
@@ -227,14 +228,15 @@ def test_a_step_learns_from_speech_notes_scenes_and_text(tmp_path: Path) -> None
     run = train.Training(Twin(), torch.device("cpu"), like)
     samples = sounds.read(tmp_path, torch.device("cpu"))
     shutil.copy(FOLDER / words.FILE, tmp_path / words.FILE)
-    ready = iter(train.Steps(tmp_path, [entry | {"words": TIMED} for entry in sounds.labels(tmp_path)], 400, 0))
+    ready = iter(train.Steps(tmp_path, [entry | {"words": TIMED} for entry in sounds.labels(tmp_path)], 400, 0, Curriculum()))
     before, means = [parameter.clone() for parameter in run.twin.parameters()], Means()
+    arguments = SimpleNamespace(start=None, rate=1e-3, minutes=60.0, half=False, curriculum=Curriculum())
     for _ in range(60):  # a step of all kinds of clips comes soon
-        if len(means.values) == len(train.WEIGHTS):
+        if len(means.values) == len(WEIGHTS):
             break
         batch, reading = next(ready)
         mel = train.spectrograms(samples, places([], run.device), batch)
-        train.one_step(run, batch, reading, mel, means, SimpleNamespace(start=None, rate=1e-3, minutes=60.0, half=False))
-    assert means.values.keys() == train.WEIGHTS.keys() and all(torch.stack(values).isfinite().all() for values in means.values.values())
+        train.one_step(run, batch, reading, mel, means, arguments)
+    assert means.values.keys() == WEIGHTS.keys() and all(torch.stack(values).isfinite().all() for values in means.values.values())
     assert all(not torch.equal(*pair) for pair in zip(before, run.twin.parameters(), strict=True))
     assert all(torch.equal(*pair) for pair in zip(like.parameters(), Twin.from_checkpoint(FOLDER).parameters(), strict=True))
