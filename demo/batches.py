@@ -32,6 +32,7 @@ MOST_JOINED = 4
 LONGEST = 29 * RATE  # samples
 PARTS = {"noise": (1.8, 5.0), "music": (1.8, 5.0)}  # seconds of a longer scene that are heard, from anywhere in it
 OTHER_SPEED, SPEEDS = 0.6, (0.86, 1.18)  # how often speech is played faster or slower, and how much
+SCENE_SPEEDS = (0.75, 1.33)  # the same of noises and music: a motor or a drone at another speed is another motor, or another drone
 # How often a note is moved, by how many keys at most, and by what part of one beside. So a key that music.py keeps from training (for
 # one program in ten keys) is not played in training, but the sound of its neighbours is heard there.
 MOVED, FARTHEST, OUT_OF_TUNE = 0.6, 2, 0.2
@@ -122,13 +123,14 @@ def heard(entries: list[Entry], index: int, random: np.random.Generator) -> Hear
     if not kept(entry):
         lead, trail = random.uniform(0.0, 0.6, 2) * (random.random(2) < 0.6)
     if entry["kind"] in JOINED:
-        speed = random.uniform(*SPEEDS) if random.random() < OTHER_SPEED else 1.0
+        speed = other_speed(SPEEDS, random)
         joined = int(random.integers(2, MOST_JOINED + 1)) if random.random() < JOINED[entry["kind"]] else 1
     if entry["kind"] == "note" and random.random() < MOVED:
         keys = int(random.integers(-FARTHEST, FARTHEST + 1))
         speed = 2.0 ** ((keys + random.uniform(-OUT_OF_TUNE, OUT_OF_TUNE)) / 12)
         entry = entry | {"pitch": entry["pitch"] + keys}
     if entry["kind"] == "scene" and entry["text"] in PARTS:
+        speed = other_speed(SCENE_SPEEDS, random)
         count = min(round(random.uniform(*PARTS[entry["text"]]) * RATE), entry["samples"])
         entry = entry | {"start": entry["start"] + int(random.integers(entry["samples"] - count + 1)), "samples": count}
     now = round(lead * RATE)
@@ -145,6 +147,11 @@ def heard(entries: list[Entry], index: int, random: np.random.Generator) -> Hear
     words = [word for part, cut in zip(parts, cuts, strict=True) for word in seconds_of(cut, part["words"] or [])]
     timed = all(part["words"] for part in parts)
     return Heard(entry | {"text": " ".join(part["text"] for part in parts), "words": words if timed else None}, cuts, end)
+
+
+def other_speed(speeds: tuple[float, float], random: np.random.Generator) -> float:
+    """Another speed in so many cases as OTHER_SPEED says, else 1."""
+    return float(random.uniform(*speeds)) if random.random() < OTHER_SPEED else 1.0
 
 
 def cuts_of(rows: list[Heard]) -> list[Cut]:

@@ -13,7 +13,7 @@ pytest.importorskip("scipy", reason="for training only; pip install '.[train]'")
 
 from demo import pack, sounds  # noqa: E402
 from demo.augment import augment, covered, noise, response  # noqa: E402
-from demo.batches import JOINED, LONGEST, PARTS, SOUGHT, Feeder, collate, heard, rows_of  # noqa: E402
+from demo.batches import JOINED, LONGEST, PARTS, SCENE_SPEEDS, SOUGHT, Feeder, collate, heard, rows_of  # noqa: E402
 from demo.clip_store import RATE, ClipStore  # noqa: E402
 from demo.curriculum import Curriculum  # noqa: E402
 from demo.examples import (  # noqa: E402
@@ -243,8 +243,11 @@ def test_of_a_long_noise_a_part_is_heard_and_of_silence_all() -> None:
     shortest, longest = (round(seconds * RATE) for seconds in PARTS["noise"])
     assert all(shortest <= cut.count <= longest and noise["start"] <= cut.start for cut in cuts) and len({cut.start for cut in cuts}) > 50
     assert max(cut.start + cut.count for cut in cuts) <= noise["start"] + 6 * RATE
+    speeds = [cut.speed for cut in cuts]
+    assert 20 < speeds.count(1.0) < 60 and SCENE_SPEEDS[0] < min(speeds) < 0.85 and 1.2 < max(speeds) < SCENE_SPEEDS[1]
     short = noise | {"samples": RATE}
     assert {heard([entry], 0, random).cuts[0].count for entry in (short, short | {"text": "silence"})} == {RATE}
+    assert {heard([short | {"text": "silence"}], 0, random).cuts[0].speed for _ in range(20)} == {1.0}
 
 
 def test_where_a_word_starts_that_a_later_turn_asks_for_counts_more() -> None:
