@@ -1,0 +1,203 @@
+"""A branch of the encoder that tells noise from music: `python -m demo.branch --data build/demo --start MODEL OUT`.
+
+What the first blocks make of a sound tells the two apart by a plain mean over time. The later blocks, which are busy with words, leave
+less of it, and what is gone no decoder can answer. So a few neurons of the feed-forward layer of block BLOCK, those that matter least to
+speech and notes, are taught that one thing by themselves. What they find is written along one direction of the residual stream, which
+no later block writes along any more, and the projection adds it to the audio vectors along the difference of the two answers' words,
+which the decoder reads already. Where somebody speaks, and of a single note, the branch is taught to say nothing: what the model makes
+of these stays as it was but for the neurons and the direction that were taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from demo import export, sizes, sounds, words
+from demo.backgrounds import places
+from demo.batches import Batch, Feeder
+from demo.curriculum import Curriculum
+from demo.kinds import KINDS, kind_ids
+from demo.notes import embedded
+from demo.train import spectrograms
+from demo.twin import Twin
+
+BLOCK = 2  # whose feed-forward layer has the branch: the third
+NEURONS = 96  # of its 1536
+SHARES = {"noise": 0.34, "music": 0.34, "read": 0.08, "words": 0.08, "heard": 0.08, "note": 0.05, "speech": 0.015, "silence": 0.015}
+BUDGET = 3000  # vectors and tokens of a batch
+LOOKED_AT = 30  # batches by which neurons and directions are judged
+EPOCHS, ROWS, RATE = 24, 256, 2e-3  # passes over what was heard, clips of a step, largest learning rate
+DECAY, DROPPED, QUIET = 0.1, 0.1, 0.02  # weight decay; share of the inputs left out; what a square counts where nothing is to be said
+LOUD = 0.5  # how much of the residual stream's deviation the branch writes on noises and music
+TOLD = torch.tensor([{"noise": 1, "music": 0}.get(kind, -1) for kind in KINDS])
+STRENGTH = 4.0  # how much the branch's score counts in the answers' difference
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Clips as the branch hears them."""
+
+    states: Tensor  # [frames, state], what the feed-forward layer of block BLOCK is given
+    counts: Tensor  # [clips], how many frames each one has
+    told: Tensor  # [clips], 1 noise, 0 music, -1 anything else
+
+
+@dataclass
+class Use:
+    """How much the model as it was needs of what the branch takes: sums over frames."""
+
+    neurons: Tensor  # [4 state], each one's mean size in what is written
+    written: Tensor  # [state, state], second moment of what the blocks from BLOCK on write
+    deviation: list[Tensor]  # of the last block's states behind the pooling, of noises and music
+
+
+def main() -> None:
+    """Hear clips, teach the branch, put it into the model and write that."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("build/demo"))
+    parser.add_argument("--start", type=Path, required=True, help="an exported model")
+    parser.add_argument("--hours", type=float, default=10.0, help="of sound that is heard (default: %(default)s)")
+    parser.add_argument("--strength", type=float, default=STRENGTH, help="how loudly the branch says it (default: %(default)s)")
+    parser.add_argument("out", type=Path, help="folder of the model to write, made if it is missing")
+    arguments = parser.parse_args()
+    torch.manual_seed(1)
+    torch.set_flush_denormal(True)  # as in train.py
+    twin = Twin.from_checkpoint(arguments.start).requires_grad_(False)
+    with torch.no_grad():
+        heard, use = listen(twin, arguments.data, arguments.hours)
+    branch = teach(heard)
+    with torch.no_grad():
+        insert(twin, branch, heard, use, kind_ids(words.load(arguments.data)), arguments.strength)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    export.write(arguments.out, twin.state_dict(), arguments.data / words.FILE)
+
+
+def listen(twin: Twin, data: Path, hours: float) -> tuple[Heard, Use]:
+    """What the branch will be given of so many hours of augmented sound; what the model uses, by the first of them."""
+    seconds, parts = 0.0, []
+    use = Use(torch.zeros(4 * sizes.STATE), torch.zeros(sizes.STATE, sizes.STATE), [])
+    for number, (batch, mel) in enumerate(steps(data)):
+        inside = torch.arange(mel.shape[2] // 2) < batch.positions[:, None]
+        x, given = before(twin, mel, batch.positions)
+        if number < LOOKED_AT:
+            look(twin, x, given, inside, batch, use)
+        told = torch.full((len(batch.samples),), -1)
+        told[batch.scenes] = TOLD[batch.kinds]
+        parts.append((given[inside].half(), inside.sum(1), told))
+        seconds += float(batch.samples.sum()) / sounds.RATE
+        if seconds > 3600 * hours:
+            break
+    return Heard(*map(torch.cat, zip(*parts, strict=True))), use
+
+
+def steps(data: Path) -> Iterator[tuple[Batch, Tensor]]:
+    """Batches as in training, without end, and what the encoder hears of each."""
+    entries, cpu = sounds.labels(data), torch.device("cpu")
+    samples, behind = sounds.read(data, cpu), places(entries, cpu)
+    for batch in Feeder(entries, words.load(data), BUDGET, [23], Curriculum(SHARES)):
+        yield batch, spectrograms(samples, behind, batch)
+
+
+def before(twin: Twin, mel: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """The residual stream [rows, T, state] at block BLOCK's feed-forward layer, and what this is given."""
+    block = twin.audio.blocks[BLOCK]
+    x = twin.audio.states(mel, positions, BLOCK)
+    mask = (torch.arange(x.shape[1]) < positions[:, None])[:, None, None]
+    x = x + block.attn(block.attn_ln(x), mask)
+    return x, block.mlp_ln(x)
+
+
+def look(twin: Twin, x: Tensor, given: Tensor, inside: Tensor, batch: Batch, use: Use) -> None:
+    """Add one batch to what is used."""
+    mlp, mask = twin.audio.blocks[BLOCK].mlp, inside[:, None, None]
+    needed = torch.cat([batch.speech, batch.notes])
+    active = mlp[1](mlp[0](given[needed][inside[needed]])).abs().sum(0)
+    use.neurons += active * mlp[2].weight.norm(dim=0)
+    write = mlp(given)
+    for block in twin.audio.blocks[BLOCK + 1 :]:
+        use.written += moment(write[inside])
+        x = x + write
+        write = block.attn(block.attn_ln(x), mask)
+        use.written += moment(write[inside])
+        x = x + write
+        write = block.mlp(block.mlp_ln(x))
+    use.written += moment(write[inside])
+    if not len(batch.scenes):
+        return
+    pooled = F.avg_pool1d((x + write)[batch.scenes].transpose(1, 2), 2).transpose(1, 2)
+    use.deviation.append(pooled[inside[batch.scenes, 1::2]].std(-1, correction=0))
+
+
+def moment(x: Tensor) -> Tensor:
+    """x [frames, state] -> [state, state]."""
+    return x.T @ x
+
+
+def teach(heard: Heard) -> nn.Sequential:
+    """The branch: [frames, state] -> scores [frames, 1], whose mean over a clip tells noise (above 0) from music; near 0 for the rest."""
+    branch = nn.Sequential(nn.Linear(sizes.STATE, NEURONS), nn.GELU(), nn.Linear(NEURONS, 1, bias=False))
+    clips, steps_ = heard.states.split(heard.counts.tolist()), -(-len(heard.told) // ROWS)
+    adam = torch.optim.AdamW(branch.parameters(), weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, RATE, EPOCHS * steps_)
+    for epoch in range(EPOCHS):
+        sums = torch.zeros(3)
+        for chosen in torch.randperm(len(clips)).split(ROWS):
+            counts, told = heard.counts[chosen], heard.told[chosen]
+            which = torch.repeat_interleave(torch.arange(len(chosen)), counts)
+            scores = branch(F.dropout(torch.cat([clips[k] for k in chosen]).float(), DROPPED))[:, 0]
+            means = torch.zeros(len(chosen)).index_add(0, which, scores) / counts
+            asked, quiet = told >= 0, told[which] < 0
+            right = F.binary_cross_entropy_with_logits(means[asked], told[asked].float())
+            loss = right + QUIET * scores[quiet].square().mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            schedule.step()
+            sums += torch.tensor([right.item(), scores[quiet].square().mean().item(), ((means > 0) == told)[asked].float().mean().item()])
+        cost, square, share = (sums / steps_).tolist()
+        print(f"epoch {epoch + 1}: cross entropy {cost:.3f}, right {share:.3f}, square elsewhere {square:.3f}", flush=True)
+    return branch.requires_grad_(False)
+
+
+def insert(twin: Twin, branch: nn.Sequential, heard: Heard, use: Use, names: list[list[int]], strength: float) -> None:
+    """Put the branch in place of the neurons that matter least, and carry what it says along the direction that is used least."""
+    blocks, ear = twin.audio.blocks, twin.audio
+    rarely = torch.argsort(use.neurons)[:NEURONS]
+    direction = least_used(use.written)
+    for number, block in enumerate(blocks[BLOCK:]):
+        for layer in (block.mlp[2], *((block.attn.out,) if number else ())):
+            layer.weight -= torch.outer(direction, direction @ layer.weight)
+            layer.bias -= direction * (direction @ layer.bias)
+    deviation = torch.cat(use.deviation).mean()
+    scenes = torch.repeat_interleave(heard.told >= 0, heard.counts)
+    loud = LOUD * deviation / branch(heard.states[scenes][:200_000].float()).square().mean().sqrt()
+    mlp = blocks[BLOCK].mlp
+    mlp[0].weight[rarely], mlp[0].bias[rarely] = branch[0].weight, branch[0].bias
+    mlp[2].weight[:, rarely] = torch.outer(direction, loud * branch[2].weight[0])
+    embeddings = embedded(twin, names)
+    apart = embeddings[KINDS.index("noise")] - embeddings[KINDS.index("music")]
+    told = strength * deviation / loud * apart / apart.square().sum()
+    reads = direction / ear.ln_post.weight
+    ear.proj.weight += torch.outer(told, reads)
+    ear.proj.bias -= told * (reads @ ear.ln_post.bias)
+    share = (use.neurons[rarely].sum() / use.neurons.sum()).item(), (direction @ use.written @ direction / use.written.trace()).item()
+    print(f"taken: {NEURONS} neurons with {share[0]:.2%} of what was written, a direction with {share[1]:.2%}", flush=True)
+
+
+def least_used(written: Tensor) -> Tensor:
+    """The unit vector [state], orthogonal to the constant one that layer norms take away, along which least is written."""
+    constant = torch.full((len(written), 1), len(written) ** -0.5)
+    centred = torch.eye(len(written)) - constant @ constant.T
+    _, vectors = torch.linalg.eigh(centred @ written @ centred + 2 * written.trace() * constant @ constant.T)
+    return vectors[:, 0]
+
+
+if __name__ == "__main__":
+    main()
