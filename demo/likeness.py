@@ -2,8 +2,9 @@
 
 Sounds are learned at the cost of people's words: the training's voices are synthesisers', and what a model has learned to make of
 people fades with every step on them. So another model, which stays as it is, hears the speech of each step too; the one that learns is
-held to its vectors and, at every place of the answers, to its scores. It is told much more than the transcript says: each vector, and
-each word that might have been said.
+held to its vectors and, at every place of an answer that is not taught, to its scores. It is told much more than a transcript says: each
+vector, and each word that might have been said. Where an answer is taught its scores are free, so that what the other gets wrong can be
+mended.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ def likeness_losses(twin: Twin, like: Twin, batch: Batch, mel: Tensor, heard: tu
     """How far what `twin` makes of the speech is from what `like` makes of it: of the vectors' square, and of its scores.
 
     mel [rows, 80, frames] is what `like` hears; `heard`: vectors [rows, N, hidden] and last hidden states [rows, length, hidden] of
-    `twin`, of the same clips by other throats. Whatever is asked about speech is held, what kind of sound it is too. None where nobody
-    speaks.
+    `twin`, of the same clips by other throats. Whatever is asked about speech that is not taught (its weights are 0) is held, what kind of
+    sound it is too. None where nobody speaks.
     """
     speech = batch.speech
     if not len(speech):
@@ -33,9 +34,10 @@ def likeness_losses(twin: Twin, like: Twin, batch: Batch, mel: Tensor, heard: tu
     was = was.float()
     vectors, hidden = (part[speech] for part in heard)
     inside = torch.arange(vectors.shape[1], device=mel.device) < (positions // 2)[:, None]
-    asked = rows.targets[speech] >= 0
+    asked = (rows.targets[speech] >= 0) & (rows.weights[speech] == 0.0)
     scores = like.logits(answered[asked].float()).softmax(-1).detach()
+    difference = F.kl_div(twin.logits(hidden[asked]).log_softmax(-1), scores, reduction="sum")
     return {
         "vectors": (vectors - was)[inside].square().sum() / was[inside].square().sum(),
-        "answers": F.kl_div(twin.logits(hidden[asked]).log_softmax(-1), scores, reduction="batchmean"),
+        "answers": difference / asked.sum().clamp(min=1),
     }

@@ -35,7 +35,7 @@ from qwenaudio_np.options import whole_number
 BLOCKS = ("audio.blocks.", "audio.proj.", "h.")  # whose matrices Muon trains; AdamW has the embeddings, norms and biases
 WHISPERS = ("audio.conv", "audio.ln_post.", *(f"audio.blocks.{number}." for number in range(sizes.WHISPER_BLOCKS)))
 WHISPERS_SHARE = 0.15  # of the learning rate: what Whisper learned from people must not be lost on synthetic voices
-SETTLING = 40  # first steps of a run that begins from a model, which has no blank and no imagination: these learn alone
+SETTLING = 40  # first steps of a run that begins from a model, which has no blank and no imagination: these learn alone, and quickly
 LIKELY_BLANK = 10.0  # CTC's score for it, to begin with: about what a trained one has
 REPORT_EVERY = 50  # steps
 AHEAD = 4  # batches that each process has ready
@@ -50,7 +50,7 @@ class Training(Run):
         self.twin, self.blank = twin.to(device), nn.Linear(sizes.HIDDEN, 1, device=device)
         self.imagination = Imagination().to(device)
         matrices: dict[bool, list[tuple[nn.Parameter, int]]] = {True: [], False: []}  # those of Whisper's, and the rest
-        others: dict[bool, list[nn.Parameter]] = {True: [], False: [*self.blank.parameters()]}
+        others: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for name, parameter in self.twin.named_parameters():
             old = name.startswith(WHISPERS)
             if name.startswith(BLOCKS) and parameter.ndim == 2:
@@ -60,7 +60,8 @@ class Training(Run):
         slow: dict[str, Any] = {"times": WHISPERS_SHARE, "weight_decay": 0.0}
         parts: list[dict[str, Any]] = [{"params": [p for p, _ in matrices[False]]}, {"params": [p for p, _ in matrices[True]], **slow}]
         muon = Muon(parts, dict(matrices[False] + matrices[True]), momentum=0.95, weight_decay=0.05)
-        groups = [{"params": others[False]}, {"params": others[True], **slow}, {"params": [*self.imagination.parameters()], "times": 4.0}]
+        thrown_away = [{"params": [*part.parameters()], "times": times} for part, times in ((self.blank, 20.0), (self.imagination, 4.0))]
+        groups = [{"params": others[False]}, {"params": others[True], **slow}, *thrown_away]
         adam = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
         super().__init__({"twin": self.twin, "blank": self.blank, "imagination": self.imagination, "muon": muon, "adam": adam})
 

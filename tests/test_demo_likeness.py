@@ -21,7 +21,7 @@ def batch(speech: list[int]) -> Any:
     """Three clips of 6, 4 and 8 vectors, each behind one token and with an answer of two."""
     ids, targets = torch.full((3, 13), 5), torch.full((3, 13), -100)
     targets[:, 10:12] = 7
-    rows = Rows(ids, targets, torch.full((3, 13, 2), -1), torch.ones(3, 13), torch.tensor([1, 1, 1]))
+    rows = Rows(ids, targets, torch.full((3, 13, 2), -1), torch.zeros(3, 13), torch.tensor([1, 1, 1]))
     return SimpleNamespace(speech=torch.tensor(speech, dtype=torch.long), positions=POSITIONS, rows=rows)
 
 
@@ -62,6 +62,17 @@ def test_scores_are_compared_where_an_answer_stands(twins: tuple[Twin, Twin]) ->
     expected = (p * (p.log() + torch.tensor(float(sizes.padded_vocabulary())).double().log())).sum(-1).mean()
     found = likeness_losses(twin, like, batch([2]), mel, (vectors, torch.zeros_like(hidden)), half=False)
     assert found["answers"].item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_scores_are_free_where_the_answer_is_taught(twins: tuple[Twin, Twin]) -> None:
+    (twin, like), mel, one = twins, torch.randn(3, 80, 32), batch([0, 2])
+    vectors, hidden = heard(twin, mel)
+    one.rows.weights[0] = 1.0
+    other = hidden + torch.tensor([9.0, 0.0, 0.0])[:, None, None]
+    held, same = (likeness_losses(twin, like, one, mel, (vectors, states), half=False)["answers"] for states in (hidden, other))
+    assert held > 0 and torch.equal(held, same)
+    one.rows.weights[2] = 1.0
+    assert likeness_losses(twin, like, one, mel, (vectors, hidden), half=False)["answers"] == 0
 
 
 def test_the_model_that_is_kept_to_stays(twins: tuple[Twin, Twin]) -> None:
