@@ -5,7 +5,8 @@ less of it, and what is gone no decoder can answer. So a few neurons of the feed
 speech and notes, are taught that one thing by themselves. What they find is written along one direction of the residual stream, which
 no later block writes along any more, and the projection adds it to the audio vectors along the difference of the two answers' words,
 which the decoder reads already. Where somebody speaks, and of a single note, the branch is taught to say nothing: what the model makes
-of these stays as it was but for the neurons and the direction that were taken.
+of these stays as it was but for the neurons and the direction that were taken. It is put in last: training that goes on behind it lets
+the later blocks write along its direction again.
 """
 
 from __future__ import annotations
@@ -20,12 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from demo import export, sizes, sounds, words
-from demo.backgrounds import places
-from demo.batches import Batch, Feeder
+from demo.batches import Batch, Feeder, frames_of, shape_of
 from demo.curriculum import Curriculum
+from demo.front_end import log_mel
 from demo.kinds import KINDS, kind_ids
 from demo.notes import embedded
-from demo.train import spectrograms
 from demo.twin import Twin
 
 BLOCK = 2  # whose feed-forward layer has the branch: the third
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def listen(twin: Twin, data: Path, hours: float) -> tuple[Heard, Use]:
-    """What the branch will be given of so many hours of augmented sound; what the model uses, by the first of them."""
+    """What the branch will be given of so many hours of sound; what the model uses, by the first of them."""
     seconds, parts = 0.0, []
     use = Use(torch.zeros(4 * sizes.STATE), torch.zeros(sizes.STATE, sizes.STATE), [])
     for number, (batch, mel) in enumerate(steps(data)):
@@ -98,11 +98,10 @@ def listen(twin: Twin, data: Path, hours: float) -> tuple[Heard, Use]:
 
 
 def steps(data: Path) -> Iterator[tuple[Batch, Tensor]]:
-    """Batches as in training, without end, and what the encoder hears of each."""
-    entries, cpu = sounds.labels(data), torch.device("cpu")
-    samples, behind = sounds.read(data, cpu), places(entries, cpu)
+    """Batches as in training, without end, and the clips' mel as they are: with rooms, microphones and noise fewer were told apart."""
+    entries, samples = sounds.labels(data), sounds.read(data, torch.device("cpu"))
     for batch in Feeder(entries, words.load(data), BUDGET, [23], Curriculum(SHARES)):
-        yield batch, spectrograms(samples, behind, batch)
+        yield batch, log_mel(sounds.rows(samples, batch.cuts, shape_of(batch)), frames_of(batch))
 
 
 def before(twin: Twin, mel: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
