@@ -15,6 +15,7 @@ from torch import nn
 
 from demo.examples import Entry
 from demo.kinds import KINDS
+from demo.twin import first_parts
 from qwenaudio_np.options import whole_number
 
 SPEECH = ("read", "words", "heard")  # the kinds; of the last nobody told the words (people.py)
@@ -53,7 +54,7 @@ class Curriculum:
 
     def let_learn(self, twin: nn.Module, settling: bool) -> None:
         """Mark the parameters that learn in this step: none while a run settles, else all but those that stay still."""
-        still = ("audio.conv", *(f"audio.blocks.{number}." for number in range(self.still))) if self.still else ()
+        still = first_parts(self.still) if self.still else ()
         for name, parameter in twin.named_parameters():
             parameter.requires_grad_(not settling and not name.startswith(still))
 

@@ -32,7 +32,7 @@ from demo.music import FAMILIES
 from demo.notes import KEYS, played
 from demo.progress import Means, Run, schedule
 from demo.sounds import Cut
-from demo.twin import Twin
+from demo.twin import Twin, first_parts
 from qwenaudio_np.audio import position_count
 
 BLOCKS = 2  # that learn
@@ -66,9 +66,8 @@ class FirstBlocks(Run):
         self.tell = nn.Linear(2 * sizes.STATE, len(KINDS))
         for layer in (self.read, self.tell):
             nn.init.zeros_(layer.weight)
-        learn = ("audio.conv", *(f"audio.blocks.{number}." for number in range(BLOCKS)))
         for name, parameter in self.twin.named_parameters():
-            parameter.requires_grad_(name.startswith(learn))
+            parameter.requires_grad_(name.startswith(first_parts(BLOCKS)))
         parts = [parameter for parameter in self.twin.parameters() if parameter.requires_grad]
         layers = [*self.read.parameters(), *self.tell.parameters()]
         adam = torch.optim.AdamW([*parts, *layers], betas=(0.9, 0.98), weight_decay=0.01, fused=True)

@@ -29,11 +29,11 @@ from demo.losses import losses
 from demo.muon import Muon
 from demo.progress import Means, Run, schedule
 from demo.reading import Imagination, Reader, Reading
-from demo.twin import Twin
+from demo.twin import Twin, first_parts
 from qwenaudio_np.options import whole_number
 
 BLOCKS = ("audio.blocks.", "audio.proj.", "h.")  # whose matrices Muon trains; AdamW has the embeddings, norms and biases
-WHISPERS = ("audio.conv", "audio.ln_post.", *(f"audio.blocks.{number}." for number in range(sizes.WHISPER_BLOCKS)))
+WHISPERS = ("audio.ln_post.", *first_parts(sizes.WHISPER_BLOCKS))
 WHISPERS_SHARE = 0.15  # of the learning rate: what Whisper learned from people must not be lost on synthetic voices
 SETTLING = 40  # first steps of a run that begins from a model, which has no blank and no imagination: these learn alone, and quickly
 LIKELY_BLANK = 10.0  # CTC's score for it, to begin with: about what a trained one has

@@ -19,6 +19,11 @@ from demo import sizes
 LISTENING_BLOCK, LISTENING_HEAD = 2, 0  # the head of the decoder that is shown where in the clip to look (losses.py, listening_loss)
 
 
+def first_parts(blocks: int) -> tuple[str, ...]:
+    """How the names of the parameters begin that belong to the convolutions and the first `blocks` blocks of the encoder."""
+    return ("audio.conv", *(f"audio.blocks.{number}." for number in range(blocks)))
+
+
 class Attention(nn.Module):
     """Self-attention of an encoder block. No bias on the key, as in Whisper."""
 
