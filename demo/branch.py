@@ -154,15 +154,18 @@ def teach(heard: Heard) -> nn.Sequential:
             scores = branch(F.dropout(torch.cat([clips[k] for k in chosen]).float(), DROPPED))[:, 0]
             means = torch.zeros(len(chosen)).index_add(0, which, scores) / counts
             asked, quiet = told >= 0, told[which] < 0
-            right = F.binary_cross_entropy_with_logits(means[asked], told[asked].float())
-            loss = right + QUIET * scores[quiet].square().mean()
+            # Sums over counts of at least 1: the last clips of a pass may be few, and none of them asked, or none quiet.
+            cost = F.binary_cross_entropy_with_logits(means[asked], told[asked].float(), reduction="sum") / asked.sum().clamp(min=1)
+            square = scores[quiet].square().sum() / quiet.sum().clamp(min=1)
+            right = ((means > 0) == told)[asked].sum() / asked.sum().clamp(min=1)
+            loss = cost + QUIET * square
             adam.zero_grad()
             loss.backward()
             adam.step()
             schedule.step()
-            sums += torch.tensor([right.item(), scores[quiet].square().mean().item(), ((means > 0) == told)[asked].float().mean().item()])
-        cost, square, share = (sums / steps_).tolist()
-        print(f"epoch {epoch + 1}: cross entropy {cost:.3f}, right {share:.3f}, square elsewhere {square:.3f}", flush=True)
+            sums += torch.stack([cost, square, right]).detach()
+        cost, square, right = sums / steps_
+        print(f"epoch {epoch + 1}: cross entropy {cost:.3f}, right {right:.3f}, square elsewhere {square:.3f}", flush=True)
     return branch.requires_grad_(False)
 
 

@@ -38,6 +38,16 @@ def test_noise_and_music_are_told_apart_and_of_the_rest_nothing_is_said(monkeypa
     assert means[clips.told < 0].abs().mean() < 0.5 * means[clips.told >= 0].abs().mean()
 
 
+def test_a_step_without_a_question_or_without_anything_else_is_reported_in_numbers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(branch, "ROWS", 1)
+    monkeypatch.setattr(branch, "EPOCHS", 1)
+    branch.teach(heard(6, 3))
+    told = capsys.readouterr().out
+    assert "cross entropy 0." in told and "nan" not in told
+
+
 def test_the_direction_is_where_least_is_written_and_no_layer_norm_takes_it_away() -> None:
     written = torch.diag(torch.arange(1.0, 9.0))
     direction = branch.least_used(written)
