@@ -10,6 +10,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from demo.clip_store import RATE
+from demo.padding import own_places
 
 LONGEST_ROOM = 0.6  # seconds until its sound is 60 dB below
 COLOUR_POINTS = 8  # of a microphone's response, from 0 to 8 kHz
@@ -21,7 +22,7 @@ def augment(waves: Tensor, lengths: Tensor, kept: Tensor) -> Tensor:
     Rows that are `kept` [rows] keep their loudness, every second one its sound as well, and get no more than faint noise now and then.
     """
     size = next_fast_len(waves.shape[1] + round(LONGEST_ROOM * RATE), real=True)
-    inside = torch.arange(waves.shape[1], device=waves.device) < lengths[:, None]
+    inside = own_places(lengths, waves.shape[1])
     heard = torch.fft.irfft(torch.fft.rfft(waves, size) * response(len(waves), size, waves.device), size)[:, : waves.shape[1]] * inside
     as_loud = heard * (loudness_of(waves, lengths) / loudness_of(heard, lengths).clamp(min=1e-9))[:, None]
     same = torch.where(torch.rand(len(waves), 1, device=waves.device) < 0.5, waves, as_loud)
@@ -98,6 +99,6 @@ def covered(mel: Tensor, frames: Tensor, kept: Tensor) -> Tensor:
         for first, wide in zip(start[axis], width[axis], strict=True):
             span = (places >= first[:, None]) & (places < (first + wide)[:, None]) & long_enough[:, None]
             hidden |= span[:, None, :] if axis == 0 else span[:, :, None]
-    inside = torch.arange(mel.shape[2], device=device) < frames[:, None]
+    inside = own_places(frames, mel.shape[2])
     silence = mel.masked_fill(~inside[:, None], torch.inf).amin((1, 2), keepdim=True)
     return torch.where(hidden & inside[:, None], silence, mel)

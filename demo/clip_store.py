@@ -13,6 +13,7 @@ import soundfile
 
 RATE = 16000  # samples per second of every clip
 FULL_SCALE = 32768  # one step of a 16-bit file is 1 / FULL_SCALE
+TRANSCRIBED = ("read", "words")  # kinds of clips whose words are known: prose, and strings, single words, pieces of sentences
 
 
 class ClipStore:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
+from demo.clip_store import TRANSCRIBED
 from demo.examples import Entry
 from demo.kinds import KINDS
 from demo.twin import first_parts
 from qwenaudio_np.options import whole_number
 
-SPEECH = ("read", "words", "heard")  # the kinds; of the last nobody told the words (people.py)
+SPEECH = (*TRANSCRIBED, "heard")  # the kinds; of the last nobody told the words (people.py)
 # How much of the sound is of each kind, beside the others; to speech come the joined clips. The last four are the scenes.
 SHARES = {"read": 0.49, "words": 0.3, "heard": 0.2, "note": 0.14, **dict.fromkeys(KINDS, 0.0175)}
 LOW, LOW_TIMES = 48, 3.0  # notes below this pitch come so many times as often as others: they are hardest to tell

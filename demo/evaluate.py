@@ -18,7 +18,7 @@ import numpy as np
 
 import qwenaudio_np
 from demo.alignment import boundary_shifts, timed_words, word_errors
-from demo.clip_store import read_labels
+from demo.clip_store import TRANSCRIBED, read_labels
 from demo.examples import TRANSCRIBE, WHEN, Entry, said_once
 from demo.word_strings import STRING_WORDS, TELEPHONE_WORDS
 from qwenaudio_np.special_tokens import TAG_SHAPE
@@ -99,7 +99,7 @@ def evenly(entries: list[Entry], limit: int | None) -> list[Entry]:
 def rows(entry: Entry, source: str) -> list[str]:
     """The rows of the table that a clip counts in."""
     part = f", {entry['part']}" if entry.get("part") else ""
-    if entry["kind"] not in ("read", "words"):
+    if entry["kind"] not in TRANSCRIBED:
         return [f"{entry['kind']}: {source}{part}", f"{entry['kind']}: all"]
     total, said = f"{entry['kind']}: all {'people' if source in PEOPLE else 'synthetic voices'}", entry["text"].split()
     if entry["kind"] == "words" and source in PEOPLE and not STRING_WORDS.issuperset(said):

@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.random import Generator
 
+from demo.clip_store import TRANSCRIBED
 from qwenaudio_np.prompt import Turn, base_prompt, chat_prompt
 from qwenaudio_np.special_tokens import ENDOFTEXT, IM_END, timestamp_token
 from qwenaudio_np.tasks import task_prompt
@@ -54,7 +55,7 @@ class Example:
 
 def examples(entry: Entry, vectors: int, tokenizer: Tokenizer, random: Generator) -> Example:
     """One of the clip's tasks, drawn at random."""
-    if entry["kind"] in ("read", "words") and random.random() < SPEECH_AS_SCENE:
+    if entry["kind"] in TRANSCRIBED and random.random() < SPEECH_AS_SCENE:
         return _scene(entry | {"text": "speech"}, vectors, tokenizer, random)
     ask = {"note": _note, "scene": _scene}.get(entry["kind"], speech_example)
     return ask(entry, vectors, tokenizer, random)

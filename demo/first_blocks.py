@@ -23,13 +23,14 @@ from torch.nn import functional as F
 from demo import export, sizes, sounds, words
 from demo.augment import augment, covered
 from demo.batches import cuts_of, heard, kept
-from demo.clip_store import RATE
+from demo.clip_store import RATE, TRANSCRIBED
 from demo.curriculum import LOW, LOW_TIMES
 from demo.examples import Entry
 from demo.front_end import log_mel
 from demo.kinds import KINDS
 from demo.music import FAMILIES
 from demo.notes import KEYS, played
+from demo.padding import own_places
 from demo.progress import Means, Run, schedule
 from demo.sounds import Cut
 from demo.twin import Twin, first_parts
@@ -108,7 +109,7 @@ def states_of(twin: Twin, sound: Sound) -> tuple[Tensor, Tensor]:
     mel, positions = sound
     with torch.autocast("cpu", torch.bfloat16):
         states = twin.audio.states(mel, positions, BLOCKS).float()
-    return states, torch.arange(states.shape[1]) < positions[:, None]
+    return states, own_places(positions, states.shape[1])
 
 
 def main() -> None:
@@ -152,7 +153,7 @@ class Draw:
         self.odds = odds / odds.sum()
         scenes = [entry for entry in entries if entry["kind"] == "scene" and entry["text"] != "speech"]
         self.sources = [[entry for entry in scenes if entry["source"] == name] for name in sorted({entry["source"] for entry in scenes})]
-        self.spoken = sorted((entry for entry in entries if entry["kind"] in ("read", "words")), key=lambda entry: float(entry["samples"]))
+        self.spoken = sorted((entry for entry in entries if entry["kind"] in TRANSCRIBED), key=lambda entry: float(entry["samples"]))
 
     def notes(self) -> tuple[Clips, Tensor]:
         """NOTES of them, and each one's pitch, velocity and family's number [notes, 3]."""

@@ -7,6 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from demo.padding import own_places
 from qwenaudio_np.audio import HOP, N_FFT
 from qwenaudio_np.mel import mel_filters
 
@@ -24,7 +25,7 @@ def log_mel(waves: Tensor, frames: Tensor) -> Tensor:
     window = torch.hann_window(N_FFT, dtype=waves.dtype, device=waves.device)
     spectrum = torch.stft(mirrored, N_FFT, HOP, window=window, center=False, return_complex=True)
     log = (filters(waves.device).to(waves.dtype) @ spectrum.abs().square()).clamp(min=1e-10).log10()
-    inside = (torch.arange(most, device=waves.device) < frames[:, None])[:, None]
+    inside = own_places(frames, most)[:, None]
     loudest = log.masked_fill(~inside, -10.0).amax((1, 2), keepdim=True)
     return ((torch.maximum(log, loudest - 8.0) + 4.0) / 4.0) * inside
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from demo.batches import Batch
+from demo.padding import own_places
 from demo.twin import Twin
 
 
@@ -33,7 +34,7 @@ def likeness_losses(twin: Twin, like: Twin, batch: Batch, mel: Tensor, heard: tu
         answered, _ = like(rows.ids[speech], rows.spans[speech], was, positions // 2)
     was = was.float()
     vectors, hidden = (part[speech] for part in heard)
-    inside = torch.arange(vectors.shape[1], device=mel.device) < (positions // 2)[:, None]
+    inside = own_places(positions // 2, vectors.shape[1])
     asked = (rows.targets[speech] >= 0) & (rows.weights[speech] == 0.0)
     scores = like.logits(answered[asked].float()).softmax(-1).detach()
     difference = F.kl_div(twin.logits(hidden[asked]).log_softmax(-1), scores, reduction="sum")

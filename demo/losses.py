@@ -24,6 +24,7 @@ from demo.examples import GRID
 from demo.kinds import kind_loss
 from demo.likeness import likeness_losses
 from demo.notes import note_loss
+from demo.padding import own_places
 from demo.reading import SILENT, Imagination, Reading, imagined
 from demo.throats import other_throats
 from demo.twin import Twin
@@ -67,7 +68,7 @@ def reading_losses(run: Trained, reading: Reading, batch: Batch, vectors: Tensor
     if not batch.spoken:
         return {}
     real, counts = vectors[batch.told].detach(), batch.positions[batch.told] // 2
-    inside = torch.arange(real.shape[1], device=real.device) < counts[:, None]
+    inside = own_places(counts, real.shape[1])
     said = scores.argmax(-1)
     told = run.imagination(torch.where(inside & (said < sizes.RANKS), said, SILENT))
     wrong = (real - told) * inside[..., None]
@@ -114,7 +115,7 @@ def blurred(scores: Tensor, places: Tensor) -> Tensor:
 
 def place_loss(twin: Twin, batch: Batch, vectors: Tensor) -> Tensor:
     """Cross entropy of each audio vector with its own time, read through the embeddings of the times."""
-    clip, place = (torch.arange(vectors.shape[1], device=vectors.device) < (batch.positions // 2)[:, None]).nonzero(as_tuple=True)
+    clip, place = own_places(batch.positions // 2, vectors.shape[1]).nonzero(as_tuple=True)
     scores = vectors[clip, place] @ twin.wte.weight[time_rows(vectors.device)].T
     return blurred(scores.log_softmax(-1), place).mean()
 

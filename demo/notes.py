@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from demo import sizes
 from demo.examples import Entry
 from demo.music import FAMILIES
+from demo.padding import own_places
 from qwenaudio_np.special_tokens import SPECIAL_TOKENS
 from qwenaudio_np.tokenizer import Tokenizer
 
@@ -45,9 +46,9 @@ def embedded(twin: Twin, names: list[list[int]]) -> Tensor:
 
 def mean_vectors(batch: Batch, rows: Tensor, vectors: Tensor) -> Tensor:
     """The mean of each row's real vectors [rows, hidden], of the batch's [clips, N, hidden]."""
-    counts = batch.positions[rows, None] // 2
-    inside = torch.arange(vectors.shape[1], device=vectors.device) < counts
-    return (vectors[rows] * inside[..., None]).sum(1) / counts
+    counts = batch.positions[rows] // 2
+    inside = own_places(counts, vectors.shape[1])
+    return (vectors[rows] * inside[..., None]).sum(1) / counts[:, None]
 
 
 def family_ids(tokenizer: Tokenizer) -> list[list[int]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from demo.clip_store import RATE, ClipStore, data_parser, read_clip, read_labels
+from demo.clip_store import RATE, TRANSCRIBED, ClipStore, data_parser, read_clip, read_labels
 from demo.noises import at_level, noise, silence, unit
 from demo.phrases import phrase
 from demo.recordings import recorded
@@ -54,7 +54,7 @@ def speech_maker(data: Path, root: Path) -> Maker:
     Raises FileNotFoundError if there is no speech to cut from.
     """
     lists = {path.stem: read_labels(path) for path in sorted((data / "clips").glob("*.jsonl")) if not path.stem.startswith("scene")}
-    spoken = {name: [label for label in labels if label["kind"] in ("read", "words")] for name, labels in lists.items()}
+    spoken = {name: [label for label in labels if label["kind"] in TRANSCRIBED] for name, labels in lists.items()}
     training = [labels for labels in spoken.values() if labels and labels[0]["split"] == "train"]
     if not training or not spoken.get(TEST_SPEECH):
         raise FileNotFoundError(f"{data / 'clips'}: no speech for training, or none of {TEST_SPEECH}; run demo.speech and demo.real first")

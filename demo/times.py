@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from demo import sounds, words
-from demo.clip_store import FULL_SCALE, read_labels
+from demo.clip_store import FULL_SCALE, TRANSCRIBED, read_labels
 from demo.ctc_alignment import Lines, Spans, emissions, word_tokens
 from demo.examples import GRID, Entry
 from demo.front_end import log_mel
@@ -45,7 +45,7 @@ def main() -> None:
     entries, heard = sounds.labels(arguments.data), sounds.read(arguments.data, torch.device("cpu"))
     lines = fit(run, tokenizer, entries, heard)
     for source in sorted({entry["source"] for entry in entries}):
-        mine = [entry for entry in entries if entry["source"] == source and not entry["words"] and entry["kind"] in ("read", "words")]
+        mine = [entry for entry in entries if entry["source"] == source and not entry["words"] and entry["kind"] in TRANSCRIBED]
         if mine:
             write(
                 arguments.data / "packs" / f"{source}{sounds.TIMES}", [align(run, tokenizer, entry, heard) for entry in mine], lines, mine

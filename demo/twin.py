@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from demo import sizes
+from demo.padding import own_places
 
 LISTENING_BLOCK, LISTENING_HEAD = 2, 0  # the head of the decoder that is shown where in the clip to look (losses.py, listening_loss)
 
@@ -77,7 +78,7 @@ class Ear(nn.Module):
         """What the first `blocks` blocks make of mel: [clips, T, state]."""
         x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
         x = x + self.positional_embedding[: x.shape[1]]
-        mask = (torch.arange(x.shape[1], device=x.device) < positions[:, None])[:, None, None]
+        mask = own_places(positions, x.shape[1])[:, None, None]
         for block in self.blocks[:blocks]:
             x = block(x, mask)
         return x
@@ -189,7 +190,7 @@ class Twin(nn.Module):
         """
         x = self.wte(ids)
         begin, end = self.audio.audio_bos_eos_token.weight
-        inside = torch.arange(vectors.shape[1], device=x.device) < counts[:, None]  # [rows, N]
+        inside = own_places(counts, vectors.shape[1])  # [rows, N]
         row, step = inside.nonzero(as_tuple=True)
         every = torch.arange(len(ids), device=x.device)
         places = torch.cat([spans[row] + 1 + step, spans, spans + 1 + counts])
