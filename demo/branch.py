@@ -3,11 +3,10 @@
 What the first blocks make of a sound tells the two apart by a plain mean over time. The later blocks, which are busy with words, leave
 less of it, and what is gone no decoder can answer. So a few neurons of the feed-forward layer of block BLOCK, those that matter least to
 speech and notes, are taught that one thing by themselves. What they find is written along one direction of the residual stream, which
-no later block writes along any more, and the projection adds it to the audio vectors along the difference of the two answers' words,
-which the decoder reads already. Where somebody speaks, and of a single note, the branch is taught to say nothing: what the model makes
-of these stays as it was but for the neurons and the direction that were taken. (A branch that heard only 300 notes spoke of notes too, and
-cost four of a hundred their instrument.) It is put in last: training that goes on behind it lets the later blocks write along its
-direction again.
+no later block writes along any more, and the projection adds it to the audio vectors in the direction that parts the two answers and
+leaves others alone (sensitivity.py). Where somebody speaks, and of a single note, the branch is taught to say nothing: what the model
+makes of these stays as it was but for the neurons and the direction that were taken. It is put in last: training that goes on behind it
+lets the later blocks write along its direction again.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from demo import export, sizes, sounds, words
+from demo import export, sensitivity, sizes, sounds, words
 from demo.batches import Batch, Feeder, frames_of, shape_of
 from demo.curriculum import Curriculum
 from demo.front_end import log_mel
-from demo.kinds import KINDS, kind_ids
-from demo.notes import embedded
+from demo.kinds import KINDS
+from demo.padding import own_places
 from demo.twin import Twin
 
 BLOCK = 2  # whose feed-forward layer has the branch: the third
 NEURONS = 96  # of its 1536
 SHARES = {"noise": 0.3, "music": 0.3, "read": 0.06, "words": 0.06, "heard": 0.06, "note": 0.19, "speech": 0.015, "silence": 0.015}
 BUDGET = 3000  # vectors and tokens of a batch
-LOOKED_AT = 30  # batches by which neurons and directions are judged
+LOOKED_AT = 60  # batches by which neurons and directions are judged
 EPOCHS, ROWS, RATE = 24, 256, 2e-3  # passes over what was heard, clips of a step, largest learning rate
 DECAY, DROPPED, QUIET = 0.1, 0.1, 0.1  # weight decay; share of the inputs left out; what a square counts where nothing is to be said
 LOUD = 0.5  # how much of the residual stream's deviation the branch writes on noises and music
 TOLD = torch.tensor([{"noise": 1, "music": 0}.get(kind, -1) for kind in KINDS])
-STRENGTH = 4.0  # how much the branch's score counts in the answers' difference
+STRENGTH = 2.0  # how much the branch's score, log odds, counts in the answers' difference, which is log odds too
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,8 @@ class Use:
     neurons: Tensor  # [4 state], each one's mean size in what is written
     written: Tensor  # [state, state], second moment of what the blocks from BLOCK on write
     deviation: list[Tensor]  # of the last block's states behind the pooling, of noises and music
+    asked: list[Tensor]  # [clips, hidden], what parts noise from music: gradients (sensitivity.py)
+    others: list[Tensor]  # [clips, hidden], of the answers about notes and speech
 
 
 def main() -> None:
@@ -75,7 +76,7 @@ def main() -> None:
         heard, use = listen(twin, arguments.data, arguments.hours)
     branch = teach(heard)
     with torch.no_grad():
-        insert(twin, branch, heard, use, kind_ids(words.load(arguments.data)), arguments.strength)
+        insert(twin, branch, heard, use, arguments.strength)
     arguments.out.mkdir(parents=True, exist_ok=True)
     export.write(arguments.out, twin.state_dict(), arguments.data / words.FILE)
 
@@ -83,9 +84,9 @@ def main() -> None:
 def listen(twin: Twin, data: Path, hours: float) -> tuple[Heard, Use]:
     """What the branch will be given of so many hours of sound; what the model uses, by the first of them."""
     seconds, parts = 0.0, []
-    use = Use(torch.zeros(4 * sizes.STATE), torch.zeros(sizes.STATE, sizes.STATE), [])
+    use = Use(torch.zeros(4 * sizes.STATE), torch.zeros(sizes.STATE, sizes.STATE), [], [], [])
     for number, (batch, mel) in enumerate(steps(data)):
-        inside = torch.arange(mel.shape[2] // 2) < batch.positions[:, None]
+        inside = own_places(batch.positions, mel.shape[2] // 2)
         x, given = before(twin, mel, batch.positions)
         if number < LOOKED_AT:
             look(twin, x, given, inside, batch, use)
@@ -109,7 +110,7 @@ def before(twin: Twin, mel: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """The residual stream [rows, T, state] at block BLOCK's feed-forward layer, and what this is given."""
     block = twin.audio.blocks[BLOCK]
     x = twin.audio.states(mel, positions, BLOCK)
-    mask = (torch.arange(x.shape[1]) < positions[:, None])[:, None, None]
+    mask = own_places(positions, x.shape[1])[:, None, None]
     x = x + block.attn(block.attn_ln(x), mask)
     return x, block.mlp_ln(x)
 
@@ -129,10 +130,11 @@ def look(twin: Twin, x: Tensor, given: Tensor, inside: Tensor, batch: Batch, use
         x = x + write
         write = block.mlp(block.mlp_ln(x))
     use.written += moment(write[inside])
-    if not len(batch.scenes):
-        return
-    pooled = F.avg_pool1d((x + write)[batch.scenes].transpose(1, 2), 2).transpose(1, 2)
-    use.deviation.append(pooled[inside[batch.scenes, 1::2]].std(-1, correction=0))
+    pooled = F.avg_pool1d((x + write).transpose(1, 2), 2).transpose(1, 2)
+    use.deviation.append(pooled.std(-1, correction=0)[batch.scenes][inside[batch.scenes, 1::2]])
+    asked, others = sensitivity.gradients(twin, batch, twin.audio.proj(twin.audio.ln_post(pooled)))
+    use.asked.append(asked)
+    use.others.append(others)
 
 
 def moment(x: Tensor) -> Tensor:
@@ -169,7 +171,7 @@ def teach(heard: Heard) -> nn.Sequential:
     return branch.requires_grad_(False)
 
 
-def insert(twin: Twin, branch: nn.Sequential, heard: Heard, use: Use, names: list[list[int]], strength: float) -> None:
+def insert(twin: Twin, branch: nn.Sequential, heard: Heard, use: Use, strength: float) -> None:
     """Put the branch in place of the neurons that matter least, and carry what it says along the direction that is used least."""
     blocks, ear = twin.audio.blocks, twin.audio
     rarely = torch.argsort(use.neurons)[:NEURONS]
@@ -184,9 +186,7 @@ def insert(twin: Twin, branch: nn.Sequential, heard: Heard, use: Use, names: lis
     mlp = blocks[BLOCK].mlp
     mlp[0].weight[rarely], mlp[0].bias[rarely] = branch[0].weight, branch[0].bias
     mlp[2].weight[:, rarely] = torch.outer(direction, loud * branch[2].weight[0])
-    embeddings = embedded(twin, names)
-    apart = embeddings[KINDS.index("noise")] - embeddings[KINDS.index("music")]
-    told = strength * deviation / loud * apart / apart.square().sum()
+    told = strength * deviation / loud * sensitivity.direction(torch.cat(use.asked), torch.cat(use.others))
     reads = direction / ear.ln_post.weight
     ear.proj.weight += torch.outer(told, reads)
     ear.proj.bias -= told * (reads @ ear.ln_post.bias)
