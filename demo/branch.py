@@ -6,7 +6,7 @@ speech and notes, are taught that one thing by themselves. What they find is wri
 no later block writes along any more, and the projection adds it to the audio vectors in the direction that parts the two answers and
 leaves others alone (sensitivity.py). Where somebody speaks, and of a single note, the branch is taught to say nothing: what the model
 makes of these stays as it was but for the neurons and the direction that were taken. It is put in last: training that goes on behind it
-lets the later blocks write along its direction again.
+leaves the encoder still (`demo.train --still 8`), or the later blocks write along its direction again.
 """
 
 from __future__ import annotations
