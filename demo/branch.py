@@ -2,11 +2,12 @@
 
 What the first blocks make of a sound tells the two apart by a plain mean over time. The later blocks, which are busy with words, leave
 less of it, and what is gone no decoder can answer. So a few neurons of the feed-forward layer of block BLOCK, those that matter least to
-speech and notes, are taught that one thing by themselves. What they find is written along one direction of the residual stream, which
-no later block writes along any more, and the projection adds it to the audio vectors in the direction that parts the two answers and
-leaves others alone (sensitivity.py). Where somebody speaks, and of a single note, the branch is taught to say nothing: what the model
-makes of these stays as it was but for the neurons and the direction that were taken. It is put in last: training that goes on behind it
-leaves the encoder still (`demo.train --still 8`), or the later blocks write along its direction again.
+speech and notes, are taught that one thing by themselves. What they find is written along one direction of the residual stream, along
+which hardly anything comes to them and no later block writes any more. The projection adds it to the audio vectors in the direction that
+parts the two answers and moves those about speech and notes little (sensitivity.py). Where somebody speaks, and of a single note, the
+branch is taught to say nothing: what the model makes of these stays as it was but for the neurons and the direction that were taken. It is
+put in last: training that goes on behind it leaves the encoder still (`demo.train --still 8`), or the later blocks write along its
+direction again.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Use:
     """How much the model as it was needs of what the branch takes: sums over frames."""
 
     neurons: Tensor  # [4 state], each one's mean size in what is written
-    written: Tensor  # [state, state], second moment of what the blocks from BLOCK on write
+    written: Tensor  # [state, state], second moment of the stream that comes to the branch, and of what the blocks from BLOCK on write
     deviation: list[Tensor]  # of the last block's states behind the pooling, of noises and music
     asked: list[Tensor]  # [clips, hidden], what parts noise from music: gradients (sensitivity.py)
     others: list[Tensor]  # [clips, hidden], of the answers about notes and speech
@@ -121,6 +122,7 @@ def look(twin: Twin, x: Tensor, given: Tensor, inside: Tensor, batch: Batch, use
     needed = torch.cat([batch.speech, batch.notes])
     active = mlp[1](mlp[0](given[needed][inside[needed]])).abs().sum(0)
     use.neurons += active * mlp[2].weight.norm(dim=0)
+    use.written += moment(x[inside])  # what earlier blocks left along the direction would be read with what the branch says
     write = mlp(given)
     for block in twin.audio.blocks[BLOCK + 1 :]:
         use.written += moment(write[inside])

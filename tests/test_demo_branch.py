@@ -90,5 +90,6 @@ def test_from_packed_clips_to_a_model(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "epoch 1: cross entropy" in told and f"taken: {branch.NEURONS} neurons" in told
     new, old = Twin.from_checkpoint(tmp_path / "out").state_dict(), Twin.from_checkpoint(FOLDER).state_dict()
     changed = {name for name, tensor in new.items() if not torch.equal(tensor, old[name])}
+    assert all(tensor.isfinite().all() for tensor in new.values())
     assert "audio.proj.weight" in changed and f"audio.blocks.{branch.BLOCK}.mlp.0.weight" in changed
     assert not {name for name in changed if name.startswith(("h.", "wte", "audio.conv", "audio.blocks.0.", "audio.blocks.1."))}

@@ -40,8 +40,6 @@ def test_gradients_foretell_what_a_small_addition_does(tmp_path: Path) -> None:
     vectors = torch.randn(len(batch.samples), int(batch.positions.max()) // 2, 256)
     asked, others = sensitivity.gradients(twin, batch, vectors)
     noise, music = (batch.kind_names[KINDS.index(name)][0] for name in ("noise", "music"))
-    assert len(asked) and len(others)
-    step = 1e-2 * torch.nn.functional.normalize(torch.randn(256), dim=0)
 
     def told(moved: torch.Tensor) -> tuple[float, float]:
         rows, parted, answered = batch.rows, 0.0, 0.0
@@ -54,5 +52,13 @@ def test_gradients_foretell_what_a_small_addition_does(tmp_path: Path) -> None:
                     parted += (scores[row, place, noise] - scores[row, place, music]).item()
         return parted, answered
 
-    for found, up, down in zip((asked, others), told(vectors + step), told(vectors - step), strict=True):
-        assert (found.sum(0) @ step).item() == pytest.approx((up - down) / 2, rel=0.05, abs=1e-3)
+    for number, found in enumerate((asked, others)):
+        step = 1e-2 * torch.nn.functional.normalize(found.sum(0), dim=0)
+        up, down = (told(vectors + sign * step)[number] for sign in (1, -1))
+        assert (found.sum(0) @ step).item() == pytest.approx((up - down) / 2, rel=0.05)
+
+
+@pytest.mark.parametrize("counts", [(0, 3), (3, 0)])
+def test_without_clips_there_is_no_direction(counts: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"expected some of both"):
+        sensitivity.direction(*(torch.ones(count, 4) for count in counts))
