@@ -55,7 +55,7 @@ class Use:
     """How much the model as it was needs of what the branch takes: sums over frames."""
 
     neurons: Tensor  # [4 state], each one's mean size in what is written
-    written: Tensor  # [state, state], second moment of the stream that comes to the branch, and of what the blocks from BLOCK on write
+    carried: Tensor  # [state, state], second moment of the stream that comes to the branch, and of what the blocks from BLOCK on write
     deviation: list[Tensor]  # of the last block's states behind the pooling, of noises and music
     asked: list[Tensor]  # [clips, hidden], what parts noise from music: gradients (sensitivity.py)
     others: list[Tensor]  # [clips, hidden], of the answers about notes and speech
@@ -122,16 +122,16 @@ def look(twin: Twin, x: Tensor, given: Tensor, inside: Tensor, batch: Batch, use
     needed = torch.cat([batch.speech, batch.notes])
     active = mlp[1](mlp[0](given[needed][inside[needed]])).abs().sum(0)
     use.neurons += active * mlp[2].weight.norm(dim=0)
-    use.written += moment(x[inside])  # what earlier blocks left along the direction would be read with what the branch says
+    use.carried += moment(x[inside])  # what earlier blocks left along the direction would be read with what the branch says
     write = mlp(given)
     for block in twin.audio.blocks[BLOCK + 1 :]:
-        use.written += moment(write[inside])
+        use.carried += moment(write[inside])
         x = x + write
         write = block.attn(block.attn_ln(x), mask)
-        use.written += moment(write[inside])
+        use.carried += moment(write[inside])
         x = x + write
         write = block.mlp(block.mlp_ln(x))
-    use.written += moment(write[inside])
+    use.carried += moment(write[inside])
     pooled = F.avg_pool1d((x + write).transpose(1, 2), 2).transpose(1, 2)
     use.deviation.append(pooled.std(-1, correction=0)[batch.scenes][inside[batch.scenes, 1::2]])
     asked, others = sensitivity.gradients(twin, batch, twin.audio.proj(twin.audio.ln_post(pooled)))
@@ -174,10 +174,10 @@ def teach(heard: Heard) -> nn.Sequential:
 
 
 def insert(twin: Twin, branch: nn.Sequential, heard: Heard, use: Use, strength: float) -> None:
-    """Put the branch in place of the neurons that matter least, and carry what it says along the direction that is used least."""
+    """Put the branch in place of the neurons that matter least, and carry what it says along the direction that carries least."""
     blocks, ear = twin.audio.blocks, twin.audio
     rarely = torch.argsort(use.neurons)[:NEURONS]
-    direction = least_used(use.written)
+    direction = least_used(use.carried)
     for number, block in enumerate(blocks[BLOCK:]):
         for layer in (block.mlp[2], *((block.attn.out,) if number else ())):
             layer.weight -= torch.outer(direction, direction @ layer.weight)
@@ -192,15 +192,15 @@ def insert(twin: Twin, branch: nn.Sequential, heard: Heard, use: Use, strength: 
     reads = direction / ear.ln_post.weight
     ear.proj.weight += torch.outer(told, reads)
     ear.proj.bias -= told * (reads @ ear.ln_post.bias)
-    share = (use.neurons[rarely].sum() / use.neurons.sum()).item(), (direction @ use.written @ direction / use.written.trace()).item()
-    print(f"taken: {NEURONS} neurons with {share[0]:.2%} of what was written, a direction with {share[1]:.2%}", flush=True)
+    share = (use.neurons[rarely].sum() / use.neurons.sum()).item(), (direction @ use.carried @ direction / use.carried.trace()).item()
+    print(f"taken: {NEURONS} neurons with {share[0]:.2%} of what is written, a direction with {share[1]:.2%} of all", flush=True)
 
 
-def least_used(written: Tensor) -> Tensor:
-    """The unit vector [state], orthogonal to the constant one that layer norms take away, along which least is written."""
-    constant = torch.full((len(written), 1), len(written) ** -0.5)
-    centred = torch.eye(len(written)) - constant @ constant.T
-    _, vectors = torch.linalg.eigh(centred @ written @ centred + 2 * written.trace() * constant @ constant.T)
+def least_used(carried: Tensor) -> Tensor:
+    """The unit vector [state], orthogonal to the constant one that layer norms take away, along which least is carried."""
+    constant = torch.full((len(carried), 1), len(carried) ** -0.5)
+    centred = torch.eye(len(carried)) - constant @ constant.T
+    _, vectors = torch.linalg.eigh(centred @ carried @ centred + 2 * carried.trace() * constant @ constant.T)
     return vectors[:, 0]
 
 

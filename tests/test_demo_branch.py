@@ -46,13 +46,13 @@ def test_a_step_without_a_question_or_without_anything_else_is_reported_in_numbe
     assert "cross entropy 0." in told and "nan" not in told
 
 
-def test_the_direction_is_where_least_is_written_and_no_layer_norm_takes_it_away() -> None:
-    written = torch.diag(torch.arange(1.0, 9.0))
-    direction = branch.least_used(written)
+def test_the_direction_is_where_least_is_carried_and_no_layer_norm_takes_it_away() -> None:
+    carried = torch.diag(torch.arange(1.0, 9.0))
+    direction = branch.least_used(carried)
     assert direction.norm() == pytest.approx(1.0) and direction.sum() == pytest.approx(0.0, abs=1e-6)
     other = torch.zeros(8)
     other[:2] = torch.tensor([0.5**0.5, -(0.5**0.5)])
-    assert direction @ written @ direction <= other @ written @ other
+    assert direction @ carried @ direction <= other @ carried @ other
 
 
 def test_what_the_branch_says_reaches_the_end_and_the_vectors_untouched() -> None:
@@ -63,7 +63,7 @@ def test_what_the_branch_says_reaches_the_end_and_the_vectors_untouched() -> Non
     made = nn.Sequential(nn.Linear(sizes.STATE, branch.NEURONS), nn.GELU(), nn.Linear(branch.NEURONS, 1, bias=False)).requires_grad_(False)
     asked, others = torch.randn(1, sizes.HIDDEN), torch.randn(9, sizes.HIDDEN)
     use = branch.Use(torch.arange(4.0 * sizes.STATE), torch.eye(sizes.STATE), [torch.tensor([5.0])], [asked], [others])
-    direction = branch.least_used(use.written)
+    direction = branch.least_used(use.carried)
     branch.insert(twin, made, heard(9, 5), use, 4.0)
     x, given = branch.before(twin, mel, positions)
     assert torch.equal(x, branch.before(before, mel, positions)[0])

@@ -1,4 +1,4 @@
-"""Which addition to audio vectors parts two answers at the least cost to all others."""
+"""Which addition to audio vectors parts noise from music at the least cost to answers about speech and notes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is for training only; pip install '.[train]'")
 pytest.importorskip("scipy", reason="for training only; pip install '.[train]'")
 
-from demo import sensitivity, sounds, words  # noqa: E402
+from demo import sensitivity, sizes, sounds, words  # noqa: E402
 from demo.batches import Batch, Feeder  # noqa: E402
 from demo.curriculum import Curriculum  # noqa: E402
 from demo.kinds import KINDS  # noqa: E402
@@ -37,7 +37,7 @@ def test_gradients_foretell_what_a_small_addition_does(tmp_path: Path) -> None:
     twin = Twin.from_checkpoint(FOLDER).requires_grad_(False)
     batch = scenes_and_notes(data(tmp_path))
     torch.manual_seed(0)
-    vectors = torch.randn(len(batch.samples), int(batch.positions.max()) // 2, 256)
+    vectors = torch.randn(len(batch.samples), int(batch.positions.max()) // 2, sizes.HIDDEN)
     asked, others = sensitivity.gradients(twin, batch, vectors)
     noise, music = (batch.kind_names[KINDS.index(name)][0] for name in ("noise", "music"))
 
