@@ -48,6 +48,9 @@ MUSIC = {
         "lmms/samples/stringsnpads",
         "lmms/samples/bassloops",
         "games/redeclipse/data/sounds/music",
+        "games/ufoai/music",
+        "games/nexuiz/sound/cdtracks",
+        "scratch/Media/Sounds/Music Loops",
     ),
     "test": (
         "games/colobot/music",
@@ -139,6 +142,15 @@ NOISE = {
         "games/flightgear/Sounds": r"(wind|R-1535|turb|helicopter|exhaust|thunder|rain|starter|radionoise|rotor|p51d|gatling|squeal|engine"
         r"|rumble|blade|overspeed|flaps|rattle|cranking|prop|engstart|door|wasp|wave|fan|jet|whine|crash|avionics).*|gear(-lck)?",
         "games/flightgear/Aircraft/c172p/Sounds": r"(?!checklist).*",
+        "games/ufoai/sound/ambience": r"(?!disco|jingle|radiomessage|tv_newswav|aliencom).*",
+        "games/ufoai/sound/weapons": r"(?!irgoggles|medikit|psiattack).*",
+        "games/ufoai/sound/misc": r"break.*|electro",
+        "games/ufoai/sound/doors": r".*",
+        "games/ufoai/sound/footsteps": r".*",
+        "games/ufoai/sound/impact": r".*",
+        "games/ufoai/sound/ugv": r".*",
+        "scratch/Media/Sounds/Animal": r".*",
+        "scratch/Media/Sounds/Effects": r"(?!BellToll).*",
     },
     "test": {
         "games/etr/sounds": r"\w+_slide|tree_hit",

@@ -54,11 +54,11 @@ def narrow(draw: Random, count: int, test: bool) -> np.ndarray:
 
 
 def hum(draw: Random, count: int, test: bool) -> np.ndarray:
-    """A mains hum with its harmonics and a little hiss: 50 Hz, and 60 Hz for the test."""
-    time = np.arange(count) / RATE
+    """A hum with its harmonics and a little hiss: of machines, 35 to 56 Hz, and of 60 Hz mains for the test."""
+    time, pitch = np.arange(count) / RATE, 60.0 if test else draw.uniform(35, 56)
     sound = np.zeros(count)
     for harmonic in range(1, draw.integers(4, 16)):
-        sound += draw.exponential() / harmonic * np.sin(2 * np.pi * ((60 if test else 50) * harmonic * time + draw.random()))
+        sound += draw.exponential() / harmonic * np.sin(2 * np.pi * (pitch * harmonic * time + draw.random()))
     return sound + draw.uniform(0.02, 0.3) * coloured(draw, count, 0)
 
 

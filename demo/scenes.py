@@ -21,8 +21,8 @@ from demo.phrases import phrase
 from demo.recordings import recorded
 from demo.synthesiser import FONTS, Synthesiser
 
-TRAIN_CLIPS, TEST_CLIPS = 400, 60  # of each kind
-RECORDED_CLIPS = 3000  # of each kind that is recorded, for training
+TEST_CLIPS = 60  # of each kind; for training, in the order they are made: speech may have noises behind it
+TRAIN_CLIPS = {"noise": 5000, "silence": 400, "music": 1500, "recorded_noise": 5000, "recorded_music": 4500, "speech": 400}
 SHORTEST, LONGEST = 2.0, 6.0  # seconds
 TEST_SPEECH = "asterisk_prompts"
 
@@ -98,16 +98,11 @@ def maker(kind: str, data: Path, root: Path) -> Maker:
     return {"noise": noise, "silence": silence}[kind]
 
 
-def clips_for_training(kind: str) -> int:
-    """How many there are of a kind."""
-    return RECORDED_CLIPS if kind.startswith("recorded_") else TRAIN_CLIPS
-
-
 def write_clips(data: Path, kind: str, make: Maker, test: bool) -> None:
     """Make the missing clips of one source."""
     source = f"scene_{kind}_test" if test else f"scene_{kind}"
     store, name = ClipStore(data, source), kind.removeprefix("recorded_")
-    for index in store.missing(TEST_CLIPS if test else clips_for_training(kind)):
+    for index in store.missing(TEST_CLIPS if test else TRAIN_CLIPS[kind]):
         draw = generator(source, index)
         voice, samples = make(draw, round(draw.uniform(SHORTEST, LONGEST) * RATE), test)
         labels: dict[str, Any] = {"kind": "scene", "text": name, "voice": voice, "split": "test" if test else "train"}
@@ -119,7 +114,7 @@ def main() -> None:
     parser = data_parser(__doc__)
     parser.add_argument("--root", type=Path, default=Path("/"), help="where the games' packages are unpacked (default: %(default)s)")
     arguments = parser.parse_args()
-    for kind in ("noise", "silence", "music", "recorded_noise", "recorded_music", "speech"):
+    for kind in TRAIN_CLIPS:
         make = maker(kind, arguments.data, arguments.root)
         for test in (False, True):
             write_clips(arguments.data, kind, make, test)

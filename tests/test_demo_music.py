@@ -137,6 +137,17 @@ def test_noise_colours_fall_as_they_should() -> None:
         assert 10 * np.log10(low / high) == pytest.approx(slope * 10 * np.log10(16), abs=1)  # four octaves
 
 
+def test_the_hum_of_the_mains_is_heard_in_the_test_alone() -> None:
+    """One second, so that bin k of the spectrum is k Hz: the hum of the test stands at multiples of 60, none of the training's does."""
+
+    def share_at(multiples: int, seed: int, test: bool) -> float:
+        power = np.abs(np.fft.rfft(noises.hum(np.random.default_rng(seed), 16000, test))) ** 2
+        return float(power[multiples : 20 * multiples : multiples].sum() / power[:1000].sum())
+
+    assert all(share_at(60, seed, True) > 0.9 for seed in range(20))
+    assert all(share_at(60, seed, False) < 0.5 for seed in range(20))
+
+
 def test_levels() -> None:
     for seed in range(30):
         draw = np.random.default_rng(seed)
