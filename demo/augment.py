@@ -49,7 +49,7 @@ def response(rows: int, size: int, device: torch.device) -> Tensor:
     edge = 2800.0 + 2700.0 * torch.rand(rows, 1, device=device)
     low = torch.where(draw[3] < 0.5, 100.0 + 250.0 * torch.rand(rows, 1, device=device), 0.0)
     line = (1.0 + (frequencies / edge) ** 12).rsqrt() * (1.0 + (low / frequencies.clamp(min=1.0)) ** 6).rsqrt()  # Butterworth's
-    return torch.where(draw[2] < 0.15, total * line, total)
+    return torch.where(draw[2] < 0.25, total * line, total)
 
 
 def rooms(rows: int, device: torch.device) -> Tensor:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 POOL = 2048  # clips that are sorted by length together
 ROWS = 256  # most clips of a batch
+TIGHT, LEFT = 0.35, 0.05  # how often words are cut close to their sound, and the most seconds of silence that are left then
 JOINED = {"read": 0.12, "words": 0.25, "heard": 0.25}  # how often clips of a kind come with those that follow them
 MOST_JOINED = 4
 LONGEST = 29 * RATE  # samples
@@ -120,7 +121,9 @@ def heard(entries: list[Entry], index: int, random: np.random.Generator) -> Hear
     """Clip `index` as it is heard this time: after how much silence, how fast, and followed by what."""
     entry = entries[index]
     speed, lead, trail, joined = 1.0, 0.0, 0.0, 1
-    if not kept(entry):
+    if "silences" in entry and random.random() < TIGHT:
+        entry = tight(entry, random)
+    elif not kept(entry):
         lead, trail = random.uniform(0.0, 0.6, 2) * (random.random(2) < 0.6)
     if entry["kind"] in JOINED:
         speed = other_speed(SPEEDS, random)
@@ -147,6 +150,16 @@ def heard(entries: list[Entry], index: int, random: np.random.Generator) -> Hear
     words = [word for part, cut in zip(parts, cuts, strict=True) for word in seconds_of(cut, part["words"] or [])]
     timed = all(part["words"] for part in parts)
     return Heard(entry | {"text": " ".join(part["text"] for part in parts), "words": words if timed else None}, cuts, end)
+
+
+def tight(entry: Entry, random: np.random.Generator) -> Entry:
+    """Words with at most LEFT of the silence before and behind them: so people cut recordings of single words."""
+    before, behind = (max(0, silent - round(random.uniform(0.0, LEFT) * RATE)) for silent in entry["silences"])
+    count = entry["samples"] - before - behind
+    words = entry["words"] and [
+        (word, max(start - before / RATE, 0.0), min(end - before / RATE, count / RATE)) for word, start, end in entry["words"]
+    ]
+    return entry | {"start": entry["start"] + before, "samples": count, "words": words}
 
 
 def other_speed(speeds: tuple[float, float], random: np.random.Generator) -> float:

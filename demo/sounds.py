@@ -16,6 +16,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from demo.assemble import sounding
 from demo.clip_store import FULL_SCALE, RATE, read_labels
 from demo.pack import piece_path
 
@@ -88,6 +89,16 @@ def decoded(path: Path) -> np.ndarray:
     """A file's samples, int16. The codec may overshoot full scale, where whole numbers would begin again at the other end."""
     wave, _ = soundfile.read(path, dtype="float32")
     return np.rint(wave * FULL_SCALE).clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+
+
+def with_silences(entries: list[Entry], sounds: Tensor) -> list[Entry]:
+    """The same labels, those of strings and single words with "silences": how many samples there are before and behind what sounds."""
+
+    def silences(entry: Entry) -> tuple[int, int]:
+        first, end = sounding(sounds[entry["start"] :][: entry["samples"]].cpu().numpy() / np.float32(FULL_SCALE))
+        return first, entry["samples"] - end
+
+    return [entry | {"silences": silences(entry)} if entry["kind"] == "words" else entry for entry in entries]
 
 
 def rows(sounds: Tensor, cuts: Iterable[Cut], shape: tuple[int, int]) -> Tensor:

@@ -137,6 +137,7 @@ def train(run: Training, arguments: argparse.Namespace) -> None:
     """Steps until the minutes are over."""
     entries = sounds.labels(arguments.data)
     heard, behind = sounds.read(arguments.data, run.device), places(entries, run.device)
+    entries = sounds.with_silences(entries, heard)
     print(f"{len(entries)} clips, {sounds.total_hours(entries):.1f} hours, on {run.device}", flush=True)
     steps = Steps(arguments.data, entries, arguments.budget, run.step, arguments.curriculum)
     ready = DataLoader(steps, batch_size=None, num_workers=arguments.processes, prefetch_factor=AHEAD, collate_fn=tuple)

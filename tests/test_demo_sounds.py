@@ -13,7 +13,7 @@ pytest.importorskip("scipy", reason="for training only; pip install '.[train]'")
 
 from demo import pack, sounds  # noqa: E402
 from demo.augment import augment, covered, noise, response  # noqa: E402
-from demo.batches import JOINED, LONGEST, PARTS, SCENE_SPEEDS, SOUGHT, Feeder, collate, heard, rows_of  # noqa: E402
+from demo.batches import JOINED, LEFT, LONGEST, PARTS, SCENE_SPEEDS, SOUGHT, Feeder, collate, heard, rows_of, tight  # noqa: E402
 from demo.clip_store import RATE, ClipStore  # noqa: E402
 from demo.curriculum import Curriculum  # noqa: E402
 from demo.examples import (  # noqa: E402
@@ -98,6 +98,24 @@ def test_times_found_later_are_handed_out_and_told_ones_kept(data: Path) -> None
     lines = [f'{{"file": "clips/b/0000{index}.flac", "words": [["a", 9.0, 9.1]]}}\n' for index in (0, 2)]
     (data / "packs" / f"b{sounds.TIMES}").write_text("".join(lines))
     assert [entry["words"] for entry in sounds.labels(data)] == [None, [["a", 0.1, 0.2], ["b", 0.3, 0.4]], [["a", 9.0, 9.1]]]
+
+
+def test_silence_is_found_around_words_and_most_of_it_cut_off_now_and_then() -> None:
+    """Half a second of tone behind 0.3 s of silence and before 0.2 s; the word's times move along and stay within the clip."""
+    wave = np.concatenate([np.zeros(4800), tone(440.0, 0.5), np.zeros(3200)])
+    samples = torch.from_numpy((np.concatenate([np.ones(100), wave]) * 16000).astype(np.int16))
+    entry = {"kind": "words", "start": 100, "samples": len(wave), "words": [("a", 0.28, 0.81)]}
+    found, other = sounds.with_silences([entry, entry | {"kind": "read"}], samples)
+    assert found["silences"] == (4800, 3200) and "silences" not in other
+    for seed in range(20):
+        cut = tight(found, np.random.default_rng(seed))
+        before, behind = 4900 - cut["start"], cut["start"] + cut["samples"] - 12900
+        assert 0 <= before <= LEFT * RATE and 0 <= behind <= LEFT * RATE
+        [(word, start, end)] = cut["words"]
+        assert word == "a" and start == pytest.approx(max(0.0, before / RATE - 0.02))
+        assert end == pytest.approx(min((before + 8000) / RATE + 0.01, cut["samples"] / RATE))
+    drawn = [heard([found | {"source": "s", "text": "a"}], 0, np.random.default_rng(seed)) for seed in range(60)]
+    assert 10 < sum(row.cuts[0].count < 9700 for row in drawn) < 40
 
 
 def test_cuts_are_placed_in_their_rows_at_their_speeds() -> None:
