@@ -31,14 +31,14 @@ from demo.twin import Twin
 
 BLOCK = 2  # whose feed-forward layer has the branch: the third
 NEURONS = 96  # of its 1536
-SHARES = {"noise": 0.3, "music": 0.3, "read": 0.06, "words": 0.06, "heard": 0.06, "note": 0.19, "speech": 0.015, "silence": 0.015}
+SHARES = {"noise": 0.42, "music": 0.4, "read": 0.03, "words": 0.03, "heard": 0.02, "note": 0.08, "speech": 0.01, "silence": 0.01}
 BUDGET = 3000  # vectors and tokens of a batch
 LOOKED_AT = 60  # batches by which neurons and directions are judged
-EPOCHS, ROWS, RATE = 24, 256, 2e-3  # passes over what was heard, clips of a step, largest learning rate
+EPOCHS, ROWS, RATE = 14, 256, 2e-3  # passes over what was heard, clips of a step, largest learning rate
 DECAY, DROPPED, QUIET = 0.1, 0.1, 0.1  # weight decay; share of the inputs left out; what a square counts where nothing is to be said
 LOUD = 0.5  # how much of the residual stream's deviation the branch writes on noises and music
 TOLD = torch.tensor([{"noise": 1, "music": 0}.get(kind, -1) for kind in KINDS])
-STRENGTH = 2.0  # how much the branch's score, log odds, counts in the answers' difference, which is log odds too
+STRENGTH = 1.5  # how much the branch's score, log odds, counts in the answers' difference, which is log odds too
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("build/demo"))
     parser.add_argument("--start", type=Path, required=True, help="an exported model")
-    parser.add_argument("--hours", type=float, default=10.0, help="of sound that is heard (default: %(default)s)")
+    parser.add_argument("--hours", type=float, default=21.0, help="of sound that is heard (default: %(default)s)")
     parser.add_argument("--strength", type=float, default=STRENGTH, help="how loudly the branch says it (default: %(default)s)")
     parser.add_argument("out", type=Path, help="folder of the model to write, made if it is missing")
     arguments = parser.parse_args()

@@ -4,7 +4,8 @@ Sounds are learned at the cost of people's words: the training's voices are synt
 people fades with every step on them. So another model, which stays as it is, hears the speech of each step too; the one that learns is
 held to its vectors and, at every place of an answer that is not taught, to its scores. It is told much more than a transcript says: each
 vector, and each word that might have been said. Where an answer is taught its scores are free, so that what the other gets wrong can be
-mended.
+mended. The other hears speech as it was recorded, the one that learns as a microphone in some room might have heard it: so it also learns
+to hear through rooms, noise and narrow lines what it would have heard without them, of people whose words nobody wrote down.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ def likeness_losses(twin: Twin, like: Twin, batch: Batch, mel: Tensor, heard: tu
     """How far what `twin` makes of the speech is from what `like` makes of it: of the vectors' square, and of its scores.
 
     mel [rows, 80, frames] is what `like` hears; `heard`: vectors [rows, N, hidden] and last hidden states [rows, length, hidden] of
-    `twin`, of the same clips by other throats. Whatever is asked about speech that is not taught (its weights are 0) is held, what kind of
-    sound it is too. None where nobody speaks.
+    `twin`, of the same clips through microphones and by other throats. Whatever is asked about speech that is not taught (its weights
+    are 0) is held, what kind of sound it is too. None where nobody speaks.
     """
     speech = batch.speech
     if not len(speech):

@@ -12,7 +12,7 @@ another model does has two more (likeness.py).
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +42,16 @@ class Trained(Protocol):
     imagination: Imagination
 
 
-def losses(run: Trained, batch: Batch, mel: Tensor, reading: Reading | None, half: bool) -> dict[str, Tensor]:
-    """The losses of one step, by their names in curriculum.WEIGHTS; mel [rows, 80, frames]. `half`: layers in bfloat16, losses never."""
-    own, mel = mel, other_throats(mel, batch.told)
+class Mels(NamedTuple):
+    """The sound of a step, [rows, 80, frames] each."""
+
+    heard: Tensor  # by the twin: in rooms, through microphones, before noises, parts of it covered up
+    plain: Tensor  # as it was recorded: so the model hears it that the twin is to be like
+
+
+def losses(run: Trained, batch: Batch, mels: Mels, reading: Reading | None, half: bool) -> dict[str, Tensor]:
+    """The losses of one step, by their names in curriculum.WEIGHTS. `half`: layers in bfloat16, losses never."""
+    mel = other_throats(mels.heard, batch.told)
     with torch.autocast(mel.device.type, torch.bfloat16, enabled=half):
         vectors = run.twin.audio(mel, batch.positions)
         hidden, listening = run.twin(batch.rows.ids, batch.rows.spans, vectors, batch.positions // 2)
@@ -59,7 +66,7 @@ def losses(run: Trained, batch: Batch, mel: Tensor, reading: Reading | None, hal
         "listening": listening_loss(run.twin, batch.rows, listening),
     }
     if run.like:
-        found |= likeness_losses(run.twin, run.like, batch, own, (vectors, hidden), half)
+        found |= likeness_losses(run.twin, run.like, batch, mels.plain, (vectors, hidden), half)
     return found | (reading_losses(run, reading, batch, vectors, scores, half) if reading else {})
 
 

@@ -25,7 +25,7 @@ from demo.backgrounds import add_backgrounds, places
 from demo.batches import Batch, Feeder, frames_of, shape_of
 from demo.curriculum import Curriculum
 from demo.front_end import log_mel
-from demo.losses import losses
+from demo.losses import Mels, losses
 from demo.muon import Muon
 from demo.progress import Means, Run, schedule
 from demo.reading import Imagination, Reader, Reading
@@ -156,22 +156,23 @@ def train(run: Training, arguments: argparse.Namespace) -> None:
             return
 
 
-def one_step(run: Training, batch: Batch, reading: Reading | None, mel: Tensor, means: Means, arguments: argparse.Namespace) -> None:
-    """One step of all optimisers; mel [rows, 80, frames] is what the encoder hears."""
+def one_step(run: Training, batch: Batch, reading: Reading | None, mels: Mels, means: Means, arguments: argparse.Namespace) -> None:
+    """One step of all optimisers."""
     course: Curriculum = arguments.curriculum
     course.let_learn(run.twin, settling=bool(arguments.start) and run.step < SETTLING)
-    found = losses(run, batch, mel, reading, arguments.half)
+    found = losses(run, batch, mels, reading, arguments.half)
     loss = torch.stack([course.weights[name] * part for name, part in found.items()]).sum()
     run.learn(loss, arguments.rate * schedule(run.minutes / arguments.minutes), [run.twin])
     means.add(found)
 
 
 @torch.no_grad()
-def spectrograms(heard: Tensor, behind: dict[str, Tensor], batch: Batch) -> Tensor:
-    """What the encoder hears in a step, [rows, 80, frames]; `heard` are all sounds there are, `behind` says which may be behind speech."""
+def spectrograms(heard: Tensor, behind: dict[str, Tensor], batch: Batch) -> Mels:
+    """What is heard in a step; `heard` are all sounds there are, `behind` says which may be behind speech."""
     frames = frames_of(batch)
-    waves = add_backgrounds(sounds.rows(heard, batch.cuts, shape_of(batch)), batch, heard, behind)
-    return covered(log_mel(augment(waves, batch.samples, batch.kept), frames), frames, batch.kept)
+    plain = sounds.rows(heard, batch.cuts, shape_of(batch))
+    waves = add_backgrounds(plain.clone(), batch, heard, behind)
+    return Mels(covered(log_mel(augment(waves, batch.samples, batch.kept), frames), frames, batch.kept), log_mel(plain, frames))
 
 
 if __name__ == "__main__":

@@ -84,16 +84,16 @@ def test_the_model_that_is_kept_to_stays(twins: tuple[Twin, Twin]) -> None:
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_the_twin_hears_other_throats_and_the_model_that_is_kept_to_the_clips_own(monkeypatch: pytest.MonkeyPatch, half: bool) -> None:
+def test_the_twin_hears_rooms_and_other_throats_and_the_other_model_plain_clips(monkeypatch: pytest.MonkeyPatch, half: bool) -> None:
     heard_, ears = {}, {name: Twin() for name in ("twin", "like")}
     for name, twin in ears.items():
         twin.audio.register_forward_pre_hook(lambda _, inputs, name=name: heard_.update({name: inputs[0]}))
-    mel, one = torch.randn(3, 80, 32), batch([0, 2])
+    mels, one = losses.Mels(torch.randn(3, 80, 32), torch.randn(3, 80, 32)), batch([0, 2])
     one.told, one.spoken, one.notes, one.scenes = one.speech, [[1], [2]], [], []
     monkeypatch.setattr(losses, "other_throats", lambda mel, speech: mel + 1.0)
     run = SimpleNamespace(**ears, blank=torch.nn.Linear(sizes.HIDDEN, 1))
-    found = losses.losses(run, one, mel, None, half)
-    assert torch.equal(heard_["twin"], mel + 1.0) and torch.equal(heard_["like"], mel[[0, 2]])
+    found = losses.losses(run, one, mels, None, half)
+    assert torch.equal(heard_["twin"], mels.heard + 1.0) and torch.equal(heard_["like"], mels.plain[[0, 2]])
     assert all(found[name].isfinite() and found[name].dtype == torch.float32 for name in ("vectors", "answers"))
 
 

@@ -235,8 +235,8 @@ def test_a_step_learns_from_speech_notes_scenes_and_text(tmp_path: Path) -> None
         if len(means.values) == len(WEIGHTS):
             break
         batch, reading = next(ready)
-        mel = train.spectrograms(samples, places([], run.device), batch)
-        train.one_step(run, batch, reading, mel, means, arguments)
+        mels = train.spectrograms(samples, places([], run.device), batch)
+        train.one_step(run, batch, reading, mels, means, arguments)
     assert means.values.keys() == WEIGHTS.keys() and all(torch.stack(values).isfinite().all() for values in means.values.values())
     assert all(not torch.equal(*pair) for pair in zip(before, run.twin.parameters(), strict=True))
     assert all(torch.equal(*pair) for pair in zip(like.parameters(), Twin.from_checkpoint(FOLDER).parameters(), strict=True))
