@@ -36,7 +36,7 @@ BUDGET = 3000  # vectors and tokens of a batch
 LOOKED_AT = 60  # batches by which neurons and directions are judged
 EPOCHS, ROWS, RATE = 14, 256, 2e-3  # passes over what was heard, clips of a step, largest learning rate
 DECAY, DROPPED, QUIET = 0.1, 0.1, 0.1  # weight decay; share of the inputs left out; what a square counts where nothing is to be said
-LOUD = 0.5  # how much of the residual stream's deviation the branch writes on noises and music
+LOUD = 1.0  # how much of the residual stream's deviation the branch writes on noises and music; at less, 4 bits harm the projection
 TOLD = torch.tensor([{"noise": 1, "music": 0}.get(kind, -1) for kind in KINDS])
 STRENGTH = 1.5  # how much the branch's score, log odds, counts in the answers' difference, which is log odds too
 
