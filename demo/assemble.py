@@ -31,9 +31,12 @@ def trimmed(speech: Speech) -> Speech:
     start, end = sounding(speech.samples)
     if speech.words is None:
         return Speech(speech.samples[start:end], speech.speaker)
-    length = (end - start) / RATE
-    words = [(word, min(max(first - start / RATE, 0.0), length), min(last - start / RATE, length)) for word, first, last in speech.words]
-    return Speech(speech.samples[start:end], speech.speaker, words)
+    return Speech(speech.samples[start:end], speech.speaker, times_within(speech.words, start / RATE, (end - start) / RATE))
+
+
+def times_within(words: WordTimes, start: float, length: float) -> WordTimes:
+    """The times of words in the `length` seconds of a clip from `start` on, none before or behind them."""
+    return [(word, min(max(first - start, 0.0), length), min(last - start, length)) for word, first, last in words]
 
 
 def assembled(sounds: list[tuple[str, Samples]], gaps: list[float]) -> tuple[Samples, WordTimes]:

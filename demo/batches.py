@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from demo import sizes
+from demo.assemble import times_within
 from demo.clip_store import RATE
 from demo.curriculum import SPEECH, Curriculum
 from demo.examples import Entry, Example, examples
@@ -156,9 +157,7 @@ def tight(entry: Entry, random: np.random.Generator) -> Entry:
     """Words with at most LEFT of the silence before and behind them: so people cut recordings of single words."""
     before, behind = (max(0, silent - round(random.uniform(0.0, LEFT) * RATE)) for silent in entry["silences"])
     count = entry["samples"] - before - behind
-    words = entry["words"] and [
-        (word, max(start - before / RATE, 0.0), min(end - before / RATE, count / RATE)) for word, start, end in entry["words"]
-    ]
+    words = entry["words"] and times_within(entry["words"], before / RATE, count / RATE)
     return entry | {"start": entry["start"] + before, "samples": count, "words": words}
 
 

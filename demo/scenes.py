@@ -21,7 +21,8 @@ from demo.phrases import phrase
 from demo.recordings import recorded
 from demo.synthesiser import FONTS, Synthesiser
 
-TEST_CLIPS = 60  # of each kind; for training, in the order they are made: speech may have noises behind it
+TEST_CLIPS = 60  # of each kind
+# For training, in the order in which they are made: speech is cut from other clips, and comes last.
 TRAIN_CLIPS = {"noise": 5000, "silence": 400, "music": 1500, "recorded_noise": 5000, "recorded_music": 4500, "speech": 400}
 SHORTEST, LONGEST = 2.0, 6.0  # seconds
 TEST_SPEECH = "asterisk_prompts"

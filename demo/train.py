@@ -171,7 +171,7 @@ def spectrograms(heard: Tensor, behind: dict[str, Tensor], batch: Batch) -> Mels
     """What is heard in a step; `heard` are all sounds there are, `behind` says which may be behind speech."""
     frames = frames_of(batch)
     plain = sounds.rows(heard, batch.cuts, shape_of(batch))
-    waves = add_backgrounds(plain.clone(), batch, heard, behind)
+    waves = add_backgrounds(plain, batch, heard, behind)
     return Mels(covered(log_mel(augment(waves, batch.samples, batch.kept), frames), frames, batch.kept), log_mel(plain, frames))
 
 
