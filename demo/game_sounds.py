@@ -1,6 +1,7 @@
 """Which files of which games are music, and which noise: folders of /usr/share. Packages and licences: SOURCES.md.
 
-Other games are heard in training than in the test. Nobody listened to all of them: they were chosen by their names.
+Other games are heard in training than in the test, and others again in the second test, "other". Nobody listened to all of them: they were
+chosen by their names.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ MUSIC = {
         "games/trackballs/music",
         "games/freecol/default/resources/music",
     ),
+    "other": ("games/frogatto/modules/frogatto/music",),
 }
 # Folders with sounds, and which of them nobody could take for speech or music, by their names: no crowds, shouts, jingles or choirs.
 NOISE = {
@@ -160,5 +162,13 @@ NOISE = {
         r"|splash|steam|steps|whipcrack|\w*_?impact",
         "games/lugaru/Sounds": r"(?!Console|Music|Rabbit).*",
         "games/simutrans/pak/sound": r".*",
+    },
+    "other": {
+        "games/cube2/packages/sounds/q009": r"(?!jumppad|outofammo|quaddamage|ren|teleport).*",
+        "games/cube2/packages/sounds/aard": r"bang|land|tak|weapload",
+        "games/cube2/packages/sounds/sfx": r".*",
+        # projectile-*: coded so that no program reads them from the middle.
+        "games/frogatto/modules/frogatto/sounds": r"(?!Menu|PickUp|Special|achievement|coin|insert|Paddle|milgrambreath|teleport"
+        r"|projectile-).*",
     },
 }

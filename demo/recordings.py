@@ -1,7 +1,7 @@
 """Music and noises that people recorded or composed: the data of free games, as Debian packages them.
 
 Formulas and phrases of single notes teach the difference between music and noise, but not how wide either is. Other games are heard in
-training than in the test. Packages and licences: SOURCES.md. A package that is not installed may be unpacked into a folder instead,
+training than in the tests. Packages and licences: SOURCES.md. A package that is not installed may be unpacked into a folder instead,
 `dpkg -x PACKAGE.deb FOLDER`, and the folder given to demo.scenes as --root.
 """
 
@@ -30,9 +30,10 @@ LAYERED = 0.3  # how often a noise of the training has another one behind it
 
 @functools.cache
 def sounds_of(root: Path, kind: str, test: bool) -> list[Path]:
-    """The files of a kind, "music" or "noise"."""
-    part = "test" if test else "train"
-    return files_in(root, dict.fromkeys(MUSIC[part], rf"(?!{'|'.join(NOT_MUSIC)}).*") if kind == "music" else NOISE[part])
+    """The files of a kind, "music" or "noise"; of the games of the second test "other_music" or "other_noise"."""
+    name = kind.removeprefix("other_")
+    part = "other" if name != kind else "test" if test else "train"
+    return files_in(root, dict.fromkeys(MUSIC[part], rf"(?!{'|'.join(NOT_MUSIC)}).*") if name == "music" else NOISE[part])
 
 
 def files_in(root: Path, wanted: dict[str, str]) -> list[Path]:

@@ -1,7 +1,8 @@
 """What kind of sound is it: speech, music, noise or silence? `python -m demo.scenes --data build/demo`.
 
 Sources `scene_<kind>` for training and `scene_<kind>_test`; music and noise once more as they are in the data of games (recordings.py),
-`scene_recorded_<kind>`. Run it after demo.speech and demo.real: the speech is cut from their clips.
+`scene_recorded_<kind>`, and those of two more games for a second test, `scene_other_<kind>_test`. Run it after demo.speech and demo.real:
+the speech is cut from their clips.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from demo.synthesiser import FONTS, Synthesiser
 TEST_CLIPS = 60  # of each kind
 # For training, in the order in which they are made: speech is cut from other clips, and comes last.
 TRAIN_CLIPS = {"noise": 5000, "silence": 400, "music": 1500, "recorded_noise": 5000, "recorded_music": 4500, "speech": 400}
+OTHER_CLIPS = {"other_noise": 200, "other_music": 200}  # of the second test
 SHORTEST, LONGEST = 2.0, 6.0  # seconds
 TEST_SPEECH = "asterisk_prompts"
 
@@ -96,14 +98,16 @@ def maker(kind: str, data: Path, root: Path) -> Maker:
         return speech_maker(data, root)
     if kind.startswith("recorded_"):
         return partial(recorded, root, kind.removeprefix("recorded_"))
+    if kind in OTHER_CLIPS:
+        return partial(recorded, root, kind)
     return {"noise": noise, "silence": silence}[kind]
 
 
 def write_clips(data: Path, kind: str, make: Maker, test: bool) -> None:
     """Make the missing clips of one source."""
     source = f"scene_{kind}_test" if test else f"scene_{kind}"
-    store, name = ClipStore(data, source), kind.removeprefix("recorded_")
-    for index in store.missing(TEST_CLIPS if test else TRAIN_CLIPS[kind]):
+    store, name = ClipStore(data, source), kind.removeprefix("recorded_").removeprefix("other_")
+    for index in store.missing(OTHER_CLIPS.get(kind, TEST_CLIPS) if test else TRAIN_CLIPS[kind]):
         draw = generator(source, index)
         voice, samples = make(draw, round(draw.uniform(SHORTEST, LONGEST) * RATE), test)
         labels: dict[str, Any] = {"kind": "scene", "text": name, "voice": voice, "split": "test" if test else "train"}
@@ -111,7 +115,7 @@ def write_clips(data: Path, kind: str, make: Maker, test: bool) -> None:
 
 
 def main() -> None:
-    """Write all twelve sources, speech last."""
+    """Write all fourteen sources, of those for training speech last."""
     parser = data_parser(__doc__)
     parser.add_argument("--root", type=Path, default=Path("/"), help="where the games' packages are unpacked (default: %(default)s)")
     arguments = parser.parse_args()
@@ -119,6 +123,8 @@ def main() -> None:
         make = maker(kind, arguments.data, arguments.root)
         for test in (False, True):
             write_clips(arguments.data, kind, make, test)
+    for kind in OTHER_CLIPS:
+        write_clips(arguments.data, kind, maker(kind, arguments.data, arguments.root), True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ pytest.importorskip("soxr", reason="the demo's scripts resample with soxr")
 
 import soundfile
 
-from demo import recordings
+from demo import recordings, scenes
 from demo.clip_store import RATE
 
 
@@ -31,7 +32,8 @@ def games(tmp_path: Path) -> Path:
     for folder in (folder for kinds in (recordings.MUSIC, recordings.NOISE) for folders in kinds.values() for folder in folders):
         (tmp_path / recordings.SHARE / folder).mkdir(parents=True, exist_ok=True)
     songs = ("games/lincity-ng/music/a/song.ogg", "games/flare/mods/fantasycore/music/wind_ambient.ogg", "games/colobot/music/song.wav")
-    for name in (*songs, "games/lincity-ng/sounds/Farm2.wav", "games/etr/sounds/snow_slide.wav"):
+    others = ("games/frogatto/modules/frogatto/music/Cave/song.ogg", "games/frogatto/modules/frogatto/sounds/fan.wav")
+    for name in (*songs, *others, "games/lincity-ng/sounds/Farm2.wav", "games/etr/sounds/snow_slide.wav"):
         written(tmp_path, name, 9.0)
     for name in ("games/lincity-ng/sounds/SportsCroud1.wav", "games/lincity-ng/sounds/Monument2.wav", "games/etr/sounds/pickup1.wav"):
         written(tmp_path, name, 1.0)
@@ -50,10 +52,17 @@ def test_crowds_choirs_jingles_and_empty_files_are_no_noise(games: Path) -> None
     }
 
 
-def test_no_game_is_heard_both_in_training_and_in_the_test_of_a_kind() -> None:
+def test_the_second_test_has_its_own_sounds(games: Path) -> None:
+    written(games, "games/frogatto/modules/frogatto/sounds/coin.wav", 1.0)
+    for kind, name in (("other_music", "music/Cave/song.ogg"), ("other_noise", "sounds/fan.wav")):
+        voice, _ = scenes.maker(kind, games, games)(np.random.default_rng(1), RATE, True)
+        assert voice == f"games/frogatto/modules/frogatto/{name}"
+
+
+def test_no_game_is_heard_in_two_of_training_test_and_second_test() -> None:
     for kinds in (recordings.MUSIC, recordings.NOISE):
-        train, test = ({folder.removeprefix("games/").split("/")[0] for folder in kinds[split]} for split in ("train", "test"))
-        assert train and test and not train & test
+        games_ = [{folder.removeprefix("games/").split("/")[0] for folder in kinds[part]} for part in ("train", "test", "other")]
+        assert all(games_) and not any(first & second for first, second in itertools.combinations(games_, 2))
 
 
 def test_without_one_game_its_folder_and_what_to_do_are_told(games: Path) -> None:
