@@ -96,17 +96,15 @@ def maker(kind: str, data: Path, root: Path) -> Maker:
         return music_maker()
     if kind == "speech":
         return speech_maker(data, root)
-    if kind.startswith("recorded_"):
+    if kind.startswith(("recorded_", "other_")):
         return partial(recorded, root, kind.removeprefix("recorded_"))
-    if kind in OTHER_CLIPS:
-        return partial(recorded, root, kind)
     return {"noise": noise, "silence": silence}[kind]
 
 
 def write_clips(data: Path, kind: str, make: Maker, test: bool) -> None:
     """Make the missing clips of one source."""
     source = f"scene_{kind}_test" if test else f"scene_{kind}"
-    store, name = ClipStore(data, source), kind.removeprefix("recorded_").removeprefix("other_")
+    store, name = ClipStore(data, source), kind.rpartition("_")[2]
     for index in store.missing(OTHER_CLIPS.get(kind, TEST_CLIPS) if test else TRAIN_CLIPS[kind]):
         draw = generator(source, index)
         voice, samples = make(draw, round(draw.uniform(SHORTEST, LONGEST) * RATE), test)
