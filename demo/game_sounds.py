@@ -163,10 +163,9 @@ NOISE = {
         "games/lugaru/Sounds": r"(?!Console|Music|Rabbit).*",
         "games/simutrans/pak/sound": r".*",
     },
-    "other": {
+    "other": {  # of Cube 2 not the folder sfx, which has sounds of Red Eclipse
         "games/cube2/packages/sounds/q009": r"(?!jumppad|outofammo|quaddamage|ren|teleport).*",
         "games/cube2/packages/sounds/aard": r"bang|land|tak|weapload",
-        "games/cube2/packages/sounds/sfx": r".*",
         # projectile-*: coded so that no program reads them from the middle.
         "games/frogatto/modules/frogatto/sounds": r"(?!Menu|PickUp|Special|achievement|coin|insert|Paddle|milgrambreath|teleport"
         r"|projectile-).*",

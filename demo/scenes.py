@@ -113,7 +113,7 @@ def write_clips(data: Path, kind: str, make: Maker, test: bool) -> None:
 
 
 def main() -> None:
-    """Write all fourteen sources, of those for training speech last."""
+    """Write all fourteen sources; of those for training, speech is the last."""
     parser = data_parser(__doc__)
     parser.add_argument("--root", type=Path, default=Path("/"), help="where the games' packages are unpacked (default: %(default)s)")
     arguments = parser.parse_args()
