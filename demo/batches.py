@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from demo import sizes
-from demo.assemble import times_within
-from demo.clip_store import RATE
 from demo.curriculum import SPEECH, Curriculum
 from demo.examples import Entry, Example, examples
+from demo.hearing import Heard, cuts_of, heard, kept
 from demo.kinds import KINDS, kind_ids
 from demo.listening import SPECIAL, heard_at
 from demo.notes import family_ids, played
-from demo.sounds import Cut, seconds_of
+from demo.sounds import Cut
 from qwenaudio_np.audio import HOP, position_count
 from qwenaudio_np.special_tokens import AUDIO_START
 from qwenaudio_np.tokenizer import Tokenizer
@@ -28,16 +27,6 @@ if TYPE_CHECKING:
 
 POOL = 2048  # clips that are sorted by length together
 ROWS = 256  # most clips of a batch
-TIGHT, LEFT = 0.35, 0.05  # how often words are cut close to their sound, and the most seconds of silence that are left then
-JOINED = {"read": 0.12, "words": 0.25, "heard": 0.25}  # how often clips of a kind come with those that follow them
-MOST_JOINED = 4
-LONGEST = 29 * RATE  # samples
-PARTS = {"noise": (1.8, 5.0), "music": (1.8, 5.0)}  # seconds of a longer scene that are heard, from anywhere in it
-OTHER_SPEED, SPEEDS = 0.6, (0.86, 1.18)  # how often speech is played faster or slower, and how much
-SCENE_SPEEDS = (0.75, 1.33)  # the same of noises and music: a motor or a drone at another speed is another motor, or another drone
-# How often a note is moved, by how many keys at most, and by what part of one beside. So a key that music.py keeps from training (for
-# one program in ten keys) is not played in training, but the sound of its neighbours is heard there.
-MOVED, FARTHEST, OUT_OF_TUNE = 0.6, 2, 0.2
 CORRUPTED = 0.04  # share of the tokens that every second answer is shown wrong, so that the decoder listens rather than guesses
 SOUGHT = 20.0  # how much more the start of a word that a later turn asks for counts: one token of a long chat, and the only one to be found
 FIRST_LETTERS = 97  # the rank of "a"; before it are signs, digits and capitals, which no transcript has
@@ -75,7 +64,8 @@ class Batch(Movable):
     kept: Tensor  # [rows], whether its loudness and sound must stay
     positions: Tensor  # [rows], the encoder's
     speech: Tensor  # [rows that speak], their indices
-    told: Tensor  # [of these, the rows whose words are known], their indices
+    told: Tensor  # [of these, the rows whose words are taught], their indices
+    bound: Tensor  # [of these, the rows of sources that are not free], their indices: another model may hold them (likeness.py)
     spoken: list[list[int]]  # the transcript's ids of each of those
     notes: Tensor  # [rows that are notes], their indices
     played: Tensor  # [notes, 3], each one's pitch, velocity, and the number of its family
@@ -85,25 +75,11 @@ class Batch(Movable):
     kind_names: list[list[int]]  # the ids of the kinds' names
 
 
-@dataclass(frozen=True)
-class Heard:
-    """A row's label and where its sound comes from; the cuts' rows are not known yet."""
-
-    entry: Entry
-    cuts: list[Cut]
-    samples: int
-
-    @property
-    def vectors(self) -> int:
-        """Audio vectors of the row."""
-        return position_count(self.samples) // 2
-
-
 class Feeder:
     """Training clips without end, drawn so that each kind has its share of the sound, with tasks and speeds drawn anew each time."""
 
     def __init__(self, entries: list[Entry], tokenizer: Tokenizer, budget: int, seed: list[int], curriculum: Curriculum) -> None:
-        self.entries, self.tokenizer, self.budget, self.held = entries, tokenizer, budget, curriculum.held
+        self.entries, self.tokenizer, self.budget, self.course = entries, tokenizer, budget, curriculum
         self.random = np.random.default_rng([7, *seed])
         self.odds = curriculum.odds(entries)
 
@@ -115,65 +91,7 @@ class Feeder:
             pool = [(row, examples(row.entry, row.vectors, self.tokenizer, self.random)) for row in rows]
             groups = list(grouped(pool, lambda asked: len(asked[1].ids), self.budget))
             for k in self.random.permutation(len(groups)):
-                yield collate(groups[k], self.tokenizer, self.random, self.held)
-
-
-def heard(entries: list[Entry], index: int, random: np.random.Generator) -> Heard:
-    """Clip `index` as it is heard this time: after how much silence, how fast, and followed by what."""
-    entry = entries[index]
-    speed, lead, trail, joined = 1.0, 0.0, 0.0, 1
-    if "silences" in entry and random.random() < TIGHT:
-        entry = tight(entry, random)
-    elif not kept(entry):
-        lead, trail = random.uniform(0.0, 0.6, 2) * (random.random(2) < 0.6)
-    if entry["kind"] in JOINED:
-        speed = other_speed(SPEEDS, random)
-        joined = int(random.integers(2, MOST_JOINED + 1)) if random.random() < JOINED[entry["kind"]] else 1
-    if entry["kind"] == "note" and random.random() < MOVED:
-        keys = int(random.integers(-FARTHEST, FARTHEST + 1))
-        speed = 2.0 ** ((keys + random.uniform(-OUT_OF_TUNE, OUT_OF_TUNE)) / 12)
-        entry = entry | {"pitch": entry["pitch"] + keys}
-    if entry["kind"] == "scene" and entry["text"] in PARTS:
-        speed = other_speed(SCENE_SPEEDS, random)
-        count = min(round(random.uniform(*PARTS[entry["text"]]) * RATE), entry["samples"])
-        entry = entry | {"start": entry["start"] + int(random.integers(entry["samples"] - count + 1)), "samples": count}
-    now = round(lead * RATE)
-    cuts: list[Cut] = []
-    parts: list[Entry] = []
-    for other in [entry, *entries[index + 1 : index + joined]]:
-        cut = Cut(other["start"], other["samples"], speed, 0, now)
-        if parts and (other["source"] != entry["source"] or now + cut.length > LONGEST):
-            break
-        cuts.append(cut)
-        parts.append(other)
-        now += cut.length + round(random.uniform(0.1, 0.9) * RATE) * (joined > 1)
-    end = cuts[-1].at + cuts[-1].length + round(trail * RATE)
-    words = [word for part, cut in zip(parts, cuts, strict=True) for word in seconds_of(cut, part["words"] or [])]
-    timed = all(part["words"] for part in parts)
-    return Heard(entry | {"text": " ".join(part["text"] for part in parts), "words": words if timed else None}, cuts, end)
-
-
-def tight(entry: Entry, random: np.random.Generator) -> Entry:
-    """Words with at most LEFT of the silence before and behind them: so people cut recordings of single words."""
-    before, behind = (max(0, silent - round(random.uniform(0.0, LEFT) * RATE)) for silent in entry["silences"])
-    count = entry["samples"] - before - behind
-    words = entry["words"] and times_within(entry["words"], before / RATE, count / RATE)
-    return entry | {"start": entry["start"] + before, "samples": count, "words": words}
-
-
-def other_speed(speeds: tuple[float, float], random: np.random.Generator) -> float:
-    """Another speed in so many cases as OTHER_SPEED says, else 1."""
-    return float(random.uniform(*speeds)) if random.random() < OTHER_SPEED else 1.0
-
-
-def cuts_of(rows: list[Heard]) -> list[Cut]:
-    """Where all rows' sound comes from, each cut with the number of its row."""
-    return [Cut(cut.start, cut.count, cut.speed, number, cut.at) for number, row in enumerate(rows) for cut in row.cuts]
-
-
-def kept(entry: Entry) -> bool:
-    """Whether nothing may be done to a clip that changes what it is called: a note's velocity is how loud it is."""
-    return entry["kind"] == "note" or (entry["kind"] == "scene" and entry["text"] == "silence")
+                yield collate(groups[k], self.tokenizer, self.random, self.course)
 
 
 def grouped(items: Iterable[Item], size: Callable[[Item], int], budget: int) -> Iterator[list[Item]]:
@@ -190,16 +108,17 @@ def grouped(items: Iterable[Item], size: Callable[[Item], int], budget: int) -> 
         yield group
 
 
-def collate(group: list[tuple[Heard, Example]], tokenizer: Tokenizer, random: np.random.Generator, held: tuple[str, ...]) -> Batch:
-    """Rows of sound, each with one of its tasks -> one padded batch; of the kinds that are `held` no words are told."""
+def collate(group: list[tuple[Heard, Example]], tokenizer: Tokenizer, random: np.random.Generator, course: Curriculum) -> Batch:
+    """Rows of sound, each with one of its tasks -> one padded batch."""
     heard_, asked = [row for row, _ in group], [example for _, example in group]
     entries = [row.entry for row in heard_]
     speech = [k for k, entry in enumerate(entries) if entry["kind"] in SPEECH]
-    told = [k for k in speech if entries[k]["kind"] not in held]
+    told = [k for k in speech if course.teaches(entries[k])]
+    bound = [k for k in speech if not course.is_free(entries[k])]
     notes = [k for k, entry in enumerate(entries) if entry["kind"] == "note"]
     scenes = [k for k, entry in enumerate(entries) if entry["kind"] == "scene"]
     rows = rows_of(asked, entries, [row.vectors for row in heard_], tokenizer, random)
-    rows.weights[torch.tensor([entry["kind"] in held for entry in entries])] = 0.0  # answers that are not taught do not count
+    rows.weights[torch.tensor([not course.teaches(entry) for entry in entries])] = 0.0  # answers that are not taught do not count
     return Batch(
         rows=rows,
         cuts=cuts_of(heard_),
@@ -208,6 +127,7 @@ def collate(group: list[tuple[Heard, Example]], tokenizer: Tokenizer, random: np
         positions=torch.tensor([position_count(row.samples) for row in heard_]),
         speech=torch.tensor(speech, dtype=torch.long),
         told=torch.tensor(told, dtype=torch.long),
+        bound=torch.tensor(bound, dtype=torch.long),
         spoken=[tokenizer.encode(entries[k]["text"]) for k in told],
         notes=torch.tensor(notes, dtype=torch.long),
         played=torch.tensor([played(entries[k]) for k in notes], dtype=torch.long).reshape(-1, 3),

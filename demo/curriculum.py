@@ -21,7 +21,7 @@ from qwenaudio_np.options import whole_number
 
 SPEECH = (*TRANSCRIBED, "heard")  # the kinds; of the last nobody told the words (people.py)
 # How much of the sound is of each kind, beside the others; to speech come the joined clips. The last four are the scenes.
-SHARES = {"read": 0.49, "words": 0.3, "heard": 0.2, "note": 0.14, **dict.fromkeys(KINDS, 0.0175)}
+SHARES = {"read": 0.49, "words": 0.3, "heard": 0.2, "free": 0.0, "note": 0.14, **dict.fromkeys(KINDS, 0.0175)}
 LOW, LOW_TIMES = 48, 3.0  # notes below this pitch come so many times as often as others: they are hardest to tell
 WEIGHTS = {
     **{"answer": 1.0, "listening": 0.3, "ctc": 0.6, "place": 0.15, "note": 0.3, "kind": 0.3},  # on real clips
@@ -37,6 +37,7 @@ class Curriculum:
     shares: Mapping[str, float] = field(default_factory=lambda: SHARES)
     weights: Mapping[str, float] = field(default_factory=lambda: WEIGHTS)
     held: tuple[str, ...] = ("heard",)  # kinds of speech whose words are not taught: a model is only held to what it answers (likeness.py)
+    free: tuple[str, ...] = ()  # how the names of sources of speech begin that are taught whatever their kind, and held to nothing
     still: int = 0  # blocks of the encoder, from the first on, that do not learn, nor do the convolutions then
 
     @property
@@ -44,9 +45,21 @@ class Curriculum:
         """Whether text that nobody read aloud is taught: it stands in for prose."""
         return "read" not in self.held
 
+    def is_free(self, entry: Entry) -> bool:
+        """Whether a clip is of a free source."""
+        return entry["source"].startswith(self.free) if self.free else False
+
+    def teaches(self, entry: Entry) -> bool:
+        """Whether the right answers to a clip are taught."""
+        return self.is_free(entry) or entry["kind"] not in self.held
+
+    def share_of(self, entry: Entry) -> str:
+        """A clip's name in SHARES: its kind, and of a scene the answer."""
+        return "free" if self.is_free(entry) else str(entry["text"] if entry["kind"] == "scene" else entry["kind"])
+
     def odds(self, entries: list[Entry]) -> np.ndarray:
         """How likely each clip is drawn [clips], so that each kind has its share of the sound."""
-        kinds = np.array([kind_of(entry) for entry in entries])
+        kinds = np.array([self.share_of(entry) for entry in entries])
         often = np.array([LOW_TIMES if entry["kind"] == "note" and entry["pitch"] < LOW else 1.0 for entry in entries])
         sound = often * np.array([entry["samples"] for entry in entries], float)
         totals = {kind: max(sound[kinds == kind].sum(), 1.0) for kind in self.shares}
@@ -60,11 +73,6 @@ class Curriculum:
             parameter.requires_grad_(not settling and not name.startswith(still))
 
 
-def kind_of(entry: Entry) -> str:
-    """A clip's name in SHARES: its kind, and of a scene the answer."""
-    return str(entry["text"] if entry["kind"] == "scene" else entry["kind"])
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that make a curriculum other than the default."""
     parts = {"shares": (SHARES, "of the sound, beside the others"), "weights": (WEIGHTS, "how much the losses count")}
@@ -73,6 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", nargs="+", type=number_of(default), default=[], metavar="NAME=NUMBER", help=f"{meaning} ({known})")
     meaning = "speech whose words are not taught; MODEL of --like holds its answers"
     parser.add_argument("--hold", nargs="+", choices=SPEECH, default=[], help=meaning)
+    meaning = "sources of speech whose names begin so: taught, whatever their kind, and not held to MODEL; their share: free"
+    parser.add_argument("--free", nargs="+", default=[], metavar="NAME", help=meaning)
     meaning = "the convolutions and so many blocks of the encoder stay still (default: all learn)"
     parser.add_argument("--still", type=whole_number(0), default=0, metavar="BLOCKS", help=meaning)
 
@@ -98,4 +108,4 @@ def number_of(known: Iterable[str]) -> Callable[[str], tuple[str, float]]:
 def from_arguments(arguments: argparse.Namespace) -> Curriculum:
     """The curriculum of a command line that add_arguments made."""
     held = tuple(kind for kind in SPEECH if kind in ("heard", *arguments.hold))
-    return Curriculum(SHARES | dict(arguments.shares), WEIGHTS | dict(arguments.weights), held, arguments.still)
+    return Curriculum(SHARES | dict(arguments.shares), WEIGHTS | dict(arguments.weights), held, tuple(arguments.free), arguments.still)

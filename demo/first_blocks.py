@@ -22,11 +22,11 @@ from torch.nn import functional as F
 
 from demo import export, sizes, sounds, words
 from demo.augment import augment, covered
-from demo.batches import cuts_of, heard, kept
 from demo.clip_store import RATE, TRANSCRIBED
 from demo.curriculum import LOW, LOW_TIMES
 from demo.examples import Entry
 from demo.front_end import log_mel
+from demo.hearing import cuts_of, heard, kept
 from demo.kinds import KINDS
 from demo.music import FAMILIES
 from demo.notes import KEYS, played

@@ -24,9 +24,9 @@ def likeness_losses(twin: Twin, like: Twin, batch: Batch, mel: Tensor, heard: tu
 
     mel [rows, 80, frames] is what `like` hears; `heard`: vectors [rows, N, hidden] and last hidden states [rows, length, hidden] of
     `twin`, of the same clips through microphones and by other throats. Whatever is asked about speech that is not taught (its weights
-    are 0) is held, what kind of sound it is too. None where nobody speaks.
+    are 0) is held, what kind of sound it is too; nothing is of free sources. None where nothing is held.
     """
-    speech = batch.speech
+    speech = batch.bound
     if not len(speech):
         return {}
     rows, positions = batch.rows, batch.positions[speech]

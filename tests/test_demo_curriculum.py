@@ -22,7 +22,7 @@ def entries(count: int, kind: str, samples: int, **more: Any) -> list[dict[str, 
 def sound(clips: list[dict[str, Any]], odds: np.ndarray) -> dict[str, float]:
     """Each kind's part of the sound that is drawn."""
     drawn = odds * [clip["samples"] for clip in clips]
-    kinds = [curriculum.kind_of(clip) for clip in clips]
+    kinds = [Curriculum().share_of(clip) for clip in clips]
     return {kind: float(sum(part for part, name in zip(drawn, kinds, strict=True) if name == kind) / drawn.sum()) for kind in set(kinds)}
 
 
@@ -35,6 +35,14 @@ def test_each_kind_has_its_share_of_the_sound_however_many_clips_it_has() -> Non
     assert sound(clips, odds) == pytest.approx({kind: SHARES[kind] / total for kind in ("words", "note", "noise", "music")})
     mostly_noise = Curriculum({"words": 1.0, "noise": 3.0}).odds(clips)
     assert sound(clips, mostly_noise) == pytest.approx({"words": 0.25, "noise": 0.75, "music": 0.0, "note": 0.0})
+
+
+def test_free_sources_have_a_share_of_their_own() -> None:
+    old, new = entries(20, "words", 1, source="old-words"), entries(3, "words", 1, source="new-words")
+    clips = [*old, *new, *entries(1, "read", 4, source="new-read")]
+    odds = Curriculum({"words": 1.0, "read": 1.0, "free": 3.0}, free=("new",)).odds(clips)
+    assert odds[:20].sum() * 3 == pytest.approx(odds[20:23].sum() + 4 * odds[23])
+    assert odds[20] == pytest.approx(odds[23])
 
 
 def test_low_notes_come_more_often_and_notes_keep_their_share() -> None:
@@ -63,17 +71,18 @@ def test_the_command_line_changes_what_it_names_and_nothing_else() -> None:
     parser = argparse.ArgumentParser()
     curriculum.add_arguments(parser)
     assert curriculum.from_arguments(parser.parse_args([])) == Curriculum()
-    given = parser.parse_args(["--shares", "noise=0.2", "music=.15", "--weights", "vectors=40", "--hold", "read", "--still", "2"])
+    options = "--shares noise=0.2 music=.15 --weights vectors=40 --hold read --free new --still 2"
+    given = parser.parse_args(options.split())
     course = curriculum.from_arguments(given)
     assert course.shares == SHARES | {"noise": 0.2, "music": 0.15} and course.weights == WEIGHTS | {"vectors": 40.0}
-    assert course.held == ("read", "heard") and course.still == 2
+    assert course.held == ("read", "heard") and course.free == ("new",) and course.still == 2
     assert Curriculum().imagines and not course.imagines
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--shares", "nois=0.2"], "'nois' is none of read, words, heard, note, speech, music, noise, silence"),
+        (["--shares", "nois=0.2"], "'nois' is none of read, words, heard, free, note, speech, music, noise, silence"),
         (["--shares", "noise"], "'noise': expected noise=NUMBER"),
         (["--weights", "vectors=-1"], "'vectors=-1': expected vectors=NUMBER, a number from 0 on"),
         (["--weights", "vectors=nan"], "'vectors=nan': expected"),

@@ -17,12 +17,12 @@ from demo.twin import Twin  # noqa: E402
 POSITIONS = torch.tensor([12, 8, 16])
 
 
-def batch(speech: list[int]) -> Any:
+def batch(bound: list[int]) -> Any:
     """Three clips of 6, 4 and 8 vectors, each behind one token and with an answer of two."""
     ids, targets = torch.full((3, 13), 5), torch.full((3, 13), -100)
     targets[:, 10:12] = 7
     rows = Rows(ids, targets, torch.full((3, 13, 2), -1), torch.zeros(3, 13), torch.tensor([1, 1, 1]))
-    return SimpleNamespace(speech=torch.tensor(speech, dtype=torch.long), positions=POSITIONS, rows=rows)
+    return SimpleNamespace(bound=torch.tensor(bound, dtype=torch.long), positions=POSITIONS, rows=rows)
 
 
 def heard(twin: Twin, mel: Any) -> tuple[Any, Any]:
@@ -89,7 +89,7 @@ def test_the_twin_hears_rooms_and_other_throats_and_the_other_model_plain_clips(
     for name, twin in ears.items():
         twin.audio.register_forward_pre_hook(lambda _, inputs, name=name: heard_.update({name: inputs[0]}))
     mels, one = losses.Mels(torch.randn(3, 80, 32), torch.randn(3, 80, 32)), batch([0, 2])
-    one.told, one.spoken, one.notes, one.scenes = one.speech, [[1], [2]], [], []
+    one.told, one.spoken, one.notes, one.scenes = one.bound, [[1], [2]], [], []
     monkeypatch.setattr(losses, "other_throats", lambda mel, speech: mel + 1.0)
     run = SimpleNamespace(**ears, blank=torch.nn.Linear(sizes.HIDDEN, 1))
     found = losses.losses(run, one, mels, None, half)

@@ -13,7 +13,7 @@ pytest.importorskip("scipy", reason="for training only; pip install '.[train]'")
 
 from demo import pack, sounds  # noqa: E402
 from demo.augment import augment, covered, noise, response  # noqa: E402
-from demo.batches import JOINED, LEFT, LONGEST, PARTS, SCENE_SPEEDS, SOUGHT, Feeder, collate, heard, rows_of, tight  # noqa: E402
+from demo.batches import SOUGHT, Feeder, collate, rows_of  # noqa: E402
 from demo.clip_store import RATE, ClipStore  # noqa: E402
 from demo.curriculum import Curriculum  # noqa: E402
 from demo.examples import (  # noqa: E402
@@ -26,6 +26,7 @@ from demo.examples import (  # noqa: E402
     when_answer,
 )
 from demo.front_end import log_mel  # noqa: E402
+from demo.hearing import JOINED, LEFT, LONGEST, PARTS, SCENE_SPEEDS, heard, tight  # noqa: E402
 from demo.sounds import Cut  # noqa: E402
 from qwenaudio_np import mel as package  # noqa: E402
 from qwenaudio_np.audio import position_count  # noqa: E402
@@ -239,7 +240,7 @@ def test_a_batch_knows_which_rows_speak_and_which_are_notes() -> None:
     random = np.random.default_rng(1)
     clips = [*entries(1), *entries(1, kind="note", text="flute", words=None, pitch=69, velocity=25, instrument="flute")]
     rows = [heard(clips, index, random) for index in range(2)]
-    batch = collate([(row, examples(row.entry, row.vectors, BYTES, random)) for row in rows], BYTES, random, ("heard",))
+    batch = collate([(row, examples(row.entry, row.vectors, BYTES, random)) for row in rows], BYTES, random, Curriculum())
     assert batch.speech.tolist() == [0] and batch.notes.tolist() == [1] and batch.kept.tolist() == [False, True]
     assert {cut.row for cut in batch.cuts} == {0, 1} and batch.positions.tolist() == [position_count(n) for n in batch.samples.tolist()]
     assert batch.to(CPU).rows.ids.shape == batch.rows.targets.shape
@@ -248,11 +249,21 @@ def test_a_batch_knows_which_rows_speak_and_which_are_notes() -> None:
 def test_held_speech_is_heard_but_its_words_do_not_count() -> None:
     random = np.random.default_rng(1)
     clips = [*entries(1, kind="heard", words=None), *entries(1), *entries(1, kind="read")]
-    rows = [heard(clips, index, random) for index in range(3)]
-    batch = collate([(row, examples(row.entry, row.vectors, BYTES, random)) for row in rows], BYTES, random, ("read", "heard"))
+    rows, course = [heard(clips, index, random) for index in range(3)], Curriculum(held=("read", "heard"))
+    batch = collate([(row, examples(row.entry, row.vectors, BYTES, random)) for row in rows], BYTES, random, course)
     assert batch.speech.tolist() == [0, 1, 2] and batch.told.tolist() == [1] and len(batch.spoken) == 1
     assert all((row >= 0).any() for row in batch.rows.targets)
     assert not batch.rows.weights[[0, 2]].any() and batch.rows.weights[1].all()
+    assert batch.bound.tolist() == batch.speech.tolist()
+
+
+def test_free_sources_are_taught_whatever_is_held_and_held_to_nothing() -> None:
+    random, course = np.random.default_rng(1), Curriculum(held=("read", "heard"), free=("new",))
+    clips = [*entries(1, kind="read"), *entries(1, kind="read", source="new-read"), *entries(1, source="new-words")]
+    rows = [heard(clips, index, random) for index in range(3)]
+    batch = collate([(row, examples(row.entry, row.vectors, BYTES, random)) for row in rows], BYTES, random, course)
+    assert batch.speech.tolist() == [0, 1, 2] and batch.told.tolist() == [1, 2] and batch.bound.tolist() == [0]
+    assert not batch.rows.weights[0].any() and batch.rows.weights[1:].all()
 
 
 def test_of_a_long_noise_a_part_is_heard_and_of_silence_all() -> None:

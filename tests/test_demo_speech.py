@@ -14,9 +14,10 @@ pytest.importorskip("soxr", reason="the demo's scripts resample with soxr")
 
 import soundfile
 
+from demo.neural_voices import Kokoro, mixed
 from demo.speech import LONGEST, SHORTEST, SOURCES, Source, write
 from demo.texts import is_held_out
-from demo.voices import RATE, Kokoro, RHVoice, Speech
+from demo.voices import RATE, RHVoice, Speech
 
 NUMBERS = ["abcdefghijkl"[index % 12] * (index + 3) for index in range(60)]
 PIECES = [(f"this is piece number {number}", f"This is piece number {number}.") for number in NUMBERS]
@@ -103,3 +104,12 @@ def test_a_line_that_rhvoice_has_nothing_to_say_for_gives_no_clip(tmp_path: Path
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with pytest.raises(ValueError, match=r"nothing to say for '_\.'"):
         RHVoice(("bdl",)).say("_.", "bdl", np.random.default_rng(1))
+
+
+def test_a_mixture_lies_among_its_speakers_or_a_little_beyond() -> None:
+    styles = [np.full((5, 256), level, np.float32) for level in (0.0, 1.0, 3.0)]
+    found = [mixed(styles, np.random.default_rng(seed), 1.0) for seed in range(200)]
+    levels = np.array([style[0, 0] for style in found])
+    assert all(style.shape == (5, 256) and np.ptp(style) < 1e-6 for style in found)
+    assert -0.4 <= levels.min() < 0.3 and 2.5 < levels.max() <= 3.5  # -0.1 of the furthest speakers, or 1.2 of one of them
+    np.testing.assert_allclose(mixed([styles[1]] * 3, np.random.default_rng(1), 1.0), 1.0, rtol=1e-6)  # weights sum to 1
