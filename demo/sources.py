@@ -116,6 +116,6 @@ SOURCES = (
     Source("voices-telephone", _kokoro, "telephone", 1.2, warp=0.5),
     Source("voices-snippets", _kokoro, "snippets", 1.0, warp=0.5),
     Source("voices-read", _kokoro, "read", 6.0, warp=0.5),
-    Source("voices-test-words", partial(Kokoro, KOKORO_TEST), "words", 9, "test", 100),
-    Source("voices-test-read", partial(Kokoro, KOKORO_TEST), "read", 9, "test", 60),
+    Source("voices-test-words", partial(Kokoro, KOKORO_TEST), "words", 9, "test", 60),
+    Source("voices-test-read", partial(Kokoro, KOKORO_TEST), "read", 9, "test", 40),
 )
