@@ -54,7 +54,7 @@ class Curriculum:
         return self.is_free(entry) or entry["kind"] not in self.held
 
     def share_of(self, entry: Entry) -> str:
-        """A clip's name in SHARES: its kind, and of a scene the answer."""
+        """A clip's name in SHARES: "free" if its source is, else its kind, and of a scene the answer."""
         return "free" if self.is_free(entry) else str(entry["text"] if entry["kind"] == "scene" else entry["kind"])
 
     def odds(self, entries: list[Entry]) -> np.ndarray:

@@ -85,6 +85,8 @@ def main() -> None:
         parser.error("--start needs --out: a mark of another run, twin.pt of the data folder, would be gone on from instead")
     if arguments.hold and not arguments.like:
         parser.error("--hold needs --like: the model whose answers are held")
+    if arguments.free and not dict(arguments.shares).get("free"):
+        parser.error("--free needs --shares free=NUMBER: nothing of these sources would be heard")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arguments.out = arguments.out or arguments.data / "twin.pt"
     arguments.curriculum = curriculum.from_arguments(arguments)

@@ -86,6 +86,7 @@ def test_the_command_line_changes_what_it_names_and_nothing_else() -> None:
         (["--shares", "noise"], "'noise': expected noise=NUMBER"),
         (["--weights", "vectors=-1"], "'vectors=-1': expected vectors=NUMBER, a number from 0 on"),
         (["--weights", "vectors=nan"], "'vectors=nan': expected"),
+        (["--free", "new"], "--free needs --shares free=NUMBER"),
         (["--hold", "read"], "--hold needs --like"),
     ],
 )
