@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from demo import sizes, words
+from demo.twin import Twin
 
 GENERATION = {"chat_format": "chatml", "max_new_tokens": 256, "max_window_size": 6144}
 
@@ -23,17 +24,26 @@ def main() -> None:
     """Write the folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("build/demo"))
-    parser.add_argument("--twin", type=Path, nargs="+", help="default: twin.pt of the data folder; the mean of several")
+    help_twin = "marks or exported models, of several the mean (default: twin.pt of the data folder)"
+    parser.add_argument("--twin", type=Path, nargs="+", help=help_twin)
     parser.add_argument("out", type=Path, help="folder to write, made if it is missing")
     arguments = parser.parse_args()
-    states = [torch.load(path, weights_only=True, map_location="cpu") for path in arguments.twin or [arguments.data / "twin.pt"]]
+    weights = [read(path) for path in arguments.twin or [arguments.data / "twin.pt"]]
     arguments.out.mkdir(parents=True, exist_ok=True)
-    write(arguments.out, mean([state["twin"] for state in states]), arguments.data / words.FILE)
-    print(f"{arguments.out}: step {states[-1]['step']}, {sum(path.stat().st_size for path in arguments.out.iterdir()) / 1e6:.1f} MB")
+    write(arguments.out, mean(weights), arguments.data / words.FILE)
+    print(f"{arguments.out}: {sum(path.stat().st_size for path in arguments.out.iterdir()) / 1e6:.1f} MB")
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """A twin's weights, out of a training's mark or an exported model's folder."""
+    if path.is_dir():
+        return Twin.from_checkpoint(path).state_dict()
+    weights: dict[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")["twin"]
+    return weights
 
 
 def mean(twins: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of twins' weights, number by number: of several marks of one run, it is often better than each."""
+    """The mean of twins' weights, number by number: of marks of one run, or of a model and what it became, it is often better than each."""
     return {name: torch.stack([twin[name] for twin in twins]).mean(0) for name in twins[0]}
 
 

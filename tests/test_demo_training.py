@@ -193,6 +193,14 @@ def test_the_mean_of_twins_is_taken_number_by_number() -> None:
     assert export.mean(twins[:1])["a"].tolist() == [1.0, 2.0]
 
 
+def test_a_mark_and_an_exported_model_are_read_alike(tmp_path: Path) -> None:
+    weights = Twin.from_checkpoint(FOLDER).state_dict()
+    torch.save({"twin": weights}, tmp_path / "twin.pt")
+    for path in (FOLDER, tmp_path / "twin.pt"):
+        found = export.read(path)
+        assert found.keys() == weights.keys() and all(torch.equal(found[name], weights[name]) for name in weights)
+
+
 def test_a_run_from_a_model_teaches_what_the_model_lacks_first(monkeypatch: pytest.MonkeyPatch) -> None:
     run = train.Training(Twin(), torch.device("cpu"))
     arguments = SimpleNamespace(start=FOLDER, rate=0.1, minutes=1.0, half=False, curriculum=Curriculum())
