@@ -64,8 +64,8 @@ class Batch(Movable):
     kept: Tensor  # [rows], whether its loudness and sound must stay
     positions: Tensor  # [rows], the encoder's
     speech: Tensor  # [rows that speak], their indices
-    told: Tensor  # [of these, the rows whose words are taught], their indices
     bound: Tensor  # [of these, the rows of sources that are not free], their indices: another model may hold them (likeness.py)
+    told: Tensor  # [rows that speak and whose words are taught], their indices
     spoken: list[list[int]]  # the transcript's ids of each of those
     notes: Tensor  # [rows that are notes], their indices
     played: Tensor  # [notes, 3], each one's pitch, velocity, and the number of its family
@@ -113,12 +113,13 @@ def collate(group: list[tuple[Heard, Example]], tokenizer: Tokenizer, random: np
     heard_, asked = [row for row, _ in group], [example for _, example in group]
     entries = [row.entry for row in heard_]
     speech = [k for k, entry in enumerate(entries) if entry["kind"] in SPEECH]
-    told = [k for k in speech if course.teaches(entries[k])]
     bound = [k for k in speech if not course.is_free(entries[k])]
+    taught = [course.teaches(entry) for entry in entries]
+    told = [k for k in speech if taught[k]]
     notes = [k for k, entry in enumerate(entries) if entry["kind"] == "note"]
     scenes = [k for k, entry in enumerate(entries) if entry["kind"] == "scene"]
     rows = rows_of(asked, entries, [row.vectors for row in heard_], tokenizer, random)
-    rows.weights[torch.tensor([not course.teaches(entry) for entry in entries])] = 0.0  # answers that are not taught do not count
+    rows.weights[~torch.tensor(taught)] = 0.0  # answers that are not taught do not count
     return Batch(
         rows=rows,
         cuts=cuts_of(heard_),
@@ -126,8 +127,8 @@ def collate(group: list[tuple[Heard, Example]], tokenizer: Tokenizer, random: np
         kept=torch.tensor([kept(entry) for entry in entries]),
         positions=torch.tensor([position_count(row.samples) for row in heard_]),
         speech=torch.tensor(speech, dtype=torch.long),
-        told=torch.tensor(told, dtype=torch.long),
         bound=torch.tensor(bound, dtype=torch.long),
+        told=torch.tensor(told, dtype=torch.long),
         spoken=[tokenizer.encode(entries[k]["text"]) for k in told],
         notes=torch.tensor(notes, dtype=torch.long),
         played=torch.tensor([played(entries[k]) for k in notes], dtype=torch.long).reshape(-1, 3),
