@@ -1,7 +1,7 @@
 """What a run of demo.train teaches: how much of each kind of sound it hears, how much each loss counts, what is held, and what stays still.
 
 The defaults are those of a run from Whisper's encoder. A run that goes on from a model, to learn more of one thing and lose nothing of the
-others, is given its own by the command line: demo/README.md has the command of the embedded model's last run.
+others, is given its own by the command line: demo/HISTORY.md has the commands of the embedded model's last runs.
 """
 
 from __future__ import annotations

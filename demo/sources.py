@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from demo.morphs import Morphs
-from demo.neural_voices import Hibari, Joe, Kokoro
+from demo.neural_voices import KOKORO_ENGLISH, KOKORO_FOREIGN, Hibari, Joe, Kokoro
 from demo.voices import Espeak, Festival, Flite, Pico, RHVoice, Voice
 
 CLIPS_AT_MOST = 20000
@@ -20,16 +20,8 @@ _ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland")
 ESPEAK_TRAIN = tuple(f"{accent}+{variant}" for accent in _ACCENTS for variant in _VARIANTS.split())
 ESPEAK_TEST = ("en-us+f3", "en-us+m2", "en-gb+belinda", "en-gb+robert", "en-us+steph3")
 
-_ENGLISH = (
-    "af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nicole af_nova af_river af_sarah am_adam am_echo am_eric am_fenrir am_liam "
-    "am_michael am_onyx am_santa bf_alice bf_isabella bf_lily bm_daniel bm_fable bm_george"
-)
-_FOREIGN = (  # speakers of seven other languages, reading English phonemes
-    "ef_dora em_alex ff_siwis hf_alpha hf_beta hm_omega hm_psi if_sara im_nicola pf_dora pm_alex zf_xiaobei zf_xiaoni zf_xiaoxiao "
-    "zf_xiaoyi zm_yunjian zm_yunxi zm_yunxia zm_yunyang"
-)
-KOKORO_TRAIN = (*_ENGLISH.split() * 2, *_FOREIGN.split(), *["blend"] * 12)
-KOKORO_TEST = ("af_sky", "am_puck", "bf_emma", "bm_lewis")
+KOKORO_TEST = ("af_sky", "am_puck", "bf_emma", "bm_lewis")  # and jm_kumo
+KOKORO_TRAIN = (*KOKORO_ENGLISH * 2, *KOKORO_FOREIGN, *["blend"] * 12)
 
 
 @dataclass(frozen=True)
@@ -58,7 +50,7 @@ _kal, _kal_diphone, _ked = partial(Flite, ("kal16",)), partial(Festival, ("kal_d
 _rhvoice, _pico = partial(RHVoice, ("alan", "bdl", "clb")), partial(Pico, ("en-US", "en-GB"))
 _persons = partial(Morphs, tuple(f"morph{number}" for number in range(1, 61)))
 _mixtures, _kumo = partial(Kokoro, ("mixture",)), partial(Kokoro, ("jm_kumo",))
-_kokoro = partial(Kokoro, KOKORO_TRAIN, tuple(_ENGLISH.split()))
+_kokoro, _kokoro_test = partial(Kokoro, KOKORO_TRAIN), partial(Kokoro, KOKORO_TEST)
 SOURCES = (
     Source("hibari-read", Hibari, "read", 14.0, warp=0.7),
     Source("flite-read", _flite, "read", 9.0, warp=0.5),
@@ -116,6 +108,6 @@ SOURCES = (
     Source("voices-telephone", _kokoro, "telephone", 1.2, warp=0.5),
     Source("voices-snippets", _kokoro, "snippets", 1.0, warp=0.5),
     Source("voices-read", _kokoro, "read", 6.0, warp=0.5),
-    Source("voices-test-words", partial(Kokoro, KOKORO_TEST), "words", 9, "test", 60),
-    Source("voices-test-read", partial(Kokoro, KOKORO_TEST), "read", 9, "test", 40),
+    Source("voices-test-words", _kokoro_test, "words", 9, "test", 60),
+    Source("voices-test-read", _kokoro_test, "read", 9, "test", 40),
 )
