@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -92,7 +93,7 @@ def file_entry(data: bytes) -> dict[str, Any]:
 
 def is_intact(path: Path, entry: dict[str, Any], advance: Advance = lambda count: None) -> bool:
     """Whether a file has the size and hash of its entry."""
-    if not path.is_file() or path.stat().st_size != entry.get("bytes") or not entry["bytes"]:
+    if not os.path.isfile(path) or path.stat().st_size != entry.get("bytes") or not entry["bytes"]:
         return False
     with open_source_file(path) as file:
         return file.sha256(advance=advance) == entry.get("sha256")

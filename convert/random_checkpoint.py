@@ -16,6 +16,7 @@ is ever encoded to a filler token; decoded it is the replacement character.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def write_random_checkpoint(
         raise UsageError(f"seed is {seed}, expected 0 to 2^64 - 1")
     config = parse_config(fields, generation)
     tensors = [TensorSpec(name, _known("dtype", dtype, DTYPES), shape) for name, shape in expected_tensors(config).items()]
-    target = Path(folder).resolve()
+    target = Path(os.path.realpath(folder))  # Path.resolve stops at links that lead in a circle
     total = sum(tensor.nbytes for tensor in tensors)
     require_disk(_existing(target.parent), total + TOKENIZER_FILES - left_over(target))
     _make_parent(target)

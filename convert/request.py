@@ -39,7 +39,8 @@ def check_request(source: Path, target: Path, weights: str | None, shard_size: i
         raise UsageError(f"seed is {seed}, expected 0 to 2^64 - 1")
     if not source.exists():
         raise UsageError(f"{shown(source)}: no such file or folder, expected a checkpoint")
-    if source.resolve() == target.resolve() or target.resolve() in source.resolve().parents:
+    origin, place = Path(os.path.realpath(source)), Path(os.path.realpath(target))  # Path.resolve stops at links that lead in a circle
+    if place == origin or place in origin.parents:
         raise UsageError(f"{shown(target)} is where the checkpoint comes from; choose another destination")
 
 

@@ -105,7 +105,8 @@ def number_of(known: Iterable[str]) -> Callable[[str], tuple[str, float]]:
     return read
 
 
-def from_arguments(arguments: argparse.Namespace) -> Curriculum:
-    """The curriculum of a command line that add_arguments made."""
+def from_arguments(arguments: argparse.Namespace, alone: bool = False) -> Curriculum:
+    """The curriculum of a command line that add_arguments made; `alone`, without a model to be held to, untold speech is not heard."""
     held = tuple(kind for kind in SPEECH if kind in ("heard", *arguments.hold))
-    return Curriculum(SHARES | dict(arguments.shares), WEIGHTS | dict(arguments.weights), held, tuple(arguments.free), arguments.still)
+    shares = SHARES | ({"heard": 0.0} if alone else {}) | dict(arguments.shares)
+    return Curriculum(shares, WEIGHTS | dict(arguments.weights), held, tuple(arguments.free), arguments.still)

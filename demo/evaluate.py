@@ -61,11 +61,15 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     arguments = parser.parse_args()
     sources = arguments.sources or [path.stem for path in sorted((arguments.data / "clips").glob("*.jsonl"))]
+    if missing := [source for source in sources if not (arguments.data / "clips" / f"{source}.jsonl").exists()]:
+        raise SystemExit(f"{arguments.data / 'clips'}: nothing of {', '.join(missing)}; demo/README.md has the commands that write clips")
     scores: dict[str, Score] = defaultdict(Score)
     with get_context("spawn").Pool(arguments.processes) as pool:
         for found in pool.imap_unordered(score_source, [(arguments, source) for source in sources], chunksize=1):
             for row, score in found.items():
                 scores[row].add(score)
+    if not scores:
+        raise SystemExit(f"{arguments.data / 'clips'}: no clips for a test; demo/README.md has the commands that write them")
     print(table(scores))
 
 

@@ -28,16 +28,20 @@ def main() -> None:
     parser.add_argument("--twin", type=Path, nargs="+", help=help_twin)
     parser.add_argument("out", type=Path, help="folder to write, made if it is missing")
     arguments = parser.parse_args()
-    weights = [read(path) for path in arguments.twin or [arguments.data / "twin.pt"]]
+    twins = arguments.twin or [arguments.data / "twin.pt"]
+    words.load(arguments.data, *filter(Path.is_dir, twins))  # or stop
+    weights = [read(path) for path in twins]
     arguments.out.mkdir(parents=True, exist_ok=True)
     write(arguments.out, mean(weights), arguments.data / words.FILE)
     print(f"{arguments.out}: {sum(path.stat().st_size for path in arguments.out.iterdir()) / 1e6:.1f} MB")
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """A twin's weights, out of a training's mark or an exported model's folder."""
+    """A twin's weights, out of a training's mark or an exported model's folder. Raises SystemExit where there is neither."""
     if path.is_dir():
         return Twin.from_checkpoint(path).state_dict()
+    if not path.exists():
+        raise SystemExit(f"no {path}: run python -m demo.train first, or name an exported model")
     weights: dict[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")["twin"]
     return weights
 

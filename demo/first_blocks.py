@@ -5,7 +5,7 @@ Whisper's blocks lose a part of what tells notes apart: a small convolutional ne
 So the convolutions and the first BLOCKS blocks learn here, alone, what a note is and what kind of sound a scene is, read off the mean of
 what they give (of a scene, its spread too) by layers that are thrown away; what they give of speech is held to what it was. A second
 of sound takes a third of the whole encoder's time, and nothing of it is spent on words. The blocks behind them have yet to learn to
-pass it on: `python -m demo.train --start OUT`.
+pass it on: `python -m demo.train --start OUT --out MARK`.
 """
 
 from __future__ import annotations
@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=6e-4, help="largest learning rate (default: %(default)s)")
     parser.add_argument("out", type=Path, help="folder of the model to write, made if it is missing")
     arguments = parser.parse_args()
+    words.load(arguments.data, arguments.start)  # or stop
     torch.manual_seed(1)  # of the layers that are thrown away
     torch.set_flush_denormal(True)  # as in train.py
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -34,8 +34,10 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", nargs="+", metavar="SOURCE", help="these sources only")
     arguments = parser.parse_args()
-    (arguments.data / "packs").mkdir(exist_ok=True)
     sources = arguments.only or sorted(path.stem for path in (arguments.data / "clips").glob("*.jsonl"))
+    if not any((arguments.data / "clips" / f"{source}.jsonl").exists() for source in sources):
+        raise SystemExit(f"no clips in {arguments.data / 'clips'}: run python -m demo.speech first")
+    (arguments.data / "packs").mkdir(exist_ok=True)
     jobs = [(arguments.data, source, number) for source in sources for number in missing(arguments.data, source)]
     with get_context("spawn").Pool(arguments.processes) as pool:
         for _ in pool.imap_unordered(write, jobs):

@@ -58,6 +58,7 @@ class Run:
                     f"{path} does not fit: an earlier form of the recipe wrote it; give another path, or remove it"
                 ) from error
             self.step, self._before, self._began = state["step"], state["minutes"], time.monotonic()
+            print(f"goes on from {path}: step {self.step}, {self._before:.1f} min", flush=True)
 
     def learn(self, loss: Tensor, rate: float, modules: list[nn.Module]) -> None:
         """One step of every optimiser down the gradient of the loss, whose norm over the modules is cut at 1.

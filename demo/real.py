@@ -1,7 +1,7 @@
 """Recordings of real people, for evaluation only: `python -m demo.real --data build/demo`.
 
-Needs Debian's `asterisk-core-sounds-en-g722`, `klettres-data`, `ktuberling-data` and `pocketsphinx-testdata`. None of these clips is
-ever used in training, and none is committed, apart from those in examples/.
+Needs Debian's `asterisk-core-sounds-en` (what is said), `asterisk-core-sounds-en-g722`, `klettres-data`, `ktuberling-data` and
+`pocketsphinx-testdata`. None of these clips is ever used in training, and none is committed, apart from those in examples/.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Cut:
 def labels(data: Path) -> list[Entry]:
     """Every packed clip's label, "start" counted from the first sample of the first file, with the times that times.py found.
 
-    "told": whether the synthesiser itself told them.
+    "told": whether the synthesiser itself told them. Raises SystemExit where nothing is packed.
     """
     found, before = [], 0
     for source, entries, pieces in packed(data):
@@ -58,6 +58,8 @@ def labels(data: Path) -> list[Entry]:
             timed = entry["words"] or words.get(entry["file"])
             place = {"source": source, "start": starts[entry["piece"]] + entry["start"]}
             found.append(entry | place | {"words": timed, "told": bool(entry["words"])})
+    if not found:
+        raise SystemExit(f"no clips in {data / 'packs'}: run python -m demo.pack first")
     return found
 
 

@@ -89,13 +89,14 @@ def main() -> None:
         parser.error("--free needs --shares free=NUMBER: nothing of these sources would be heard")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arguments.out = arguments.out or arguments.data / "twin.pt"
-    arguments.curriculum = curriculum.from_arguments(arguments)
+    arguments.curriculum = curriculum.from_arguments(arguments, alone=arguments.like is None)
     arguments.half = arguments.bfloat16 or device.type == "cuda"
     torch.set_flush_denormal(True)  # attention that looks at one place is next to nothing everywhere else
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.manual_seed(1)
     if device.type == "cuda":
         torch.set_num_threads(1)  # the other cores get steps ready
+    words.load(arguments.data, arguments.start, arguments.like)  # or stop
     begin, like = (Twin.from_checkpoint(folder) if folder else None for folder in (arguments.start, arguments.like))
     run = Training(begin or new_twin(), device, like)
     run.load(arguments.out)

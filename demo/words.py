@@ -20,6 +20,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("build/demo"), help="folder of text/, which demo.speech wrote")
     data = parser.parse_args().data
+    if not (data / "text" / "prose.tsv").exists():
+        raise SystemExit(f"no text in {data / 'text'}: run python -m demo.speech first")
     prose = [line.split("\t")[0] for line in (data / "text" / "prose.tsv").read_text("utf-8").splitlines()]
     random = np.random.default_rng(3)
     strings = [" ".join(word_string(random)) for _ in range(len(prose) // 10)]
@@ -34,9 +36,18 @@ def chat_phrases() -> list[str]:
     return [*frame, *questions, *answers, "The instrument is ; the note is"]
 
 
-def load(data: Path) -> Tokenizer:
-    """The tokenizer of the vocabulary in the data folder."""
-    return Tokenizer.from_file(data / FILE)
+def load(data: Path, *models: Path | None) -> Tokenizer:
+    """The tokenizer of the data folder's vocabulary.
+
+    Raises SystemExit where there is none, or where an exported model has another: its ids would be other words.
+    """
+    path = data / FILE
+    if not path.exists():
+        raise SystemExit(f"no {path}: run python -m demo.words first, or copy the one of the model that is gone on from")
+    for model in filter(None, models):
+        if (model / FILE).read_bytes() != path.read_bytes():
+            raise SystemExit(f"{model / FILE} is not {path}: to go on from {model}, copy its file there")
+    return Tokenizer.from_file(path)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,10 @@ def clip_from_array(waveform: ArrayLike, sample_rate: int) -> Clip:
 
     Raises AudioError as load_clip does, and for another shape or dtype.
     """
-    array = np.asarray(waveform)
+    try:
+        array = np.asarray(waveform)
+    except ValueError:
+        raise AudioError("audio is no array: its rows are of different lengths, expected [samples] or [samples, channels]") from None
     if array.ndim not in (1, 2) or (array.ndim == 2 and not 1 <= array.shape[1] <= MAX_CHANNELS):
         raise AudioError(f"audio array of shape {array.shape}, expected [samples] or [samples, channels]; transpose [channels, samples]")
     if array.dtype.kind != "f" and array.dtype not in (np.int16, np.int32):
@@ -163,7 +166,8 @@ def _clip(recording: Recording) -> Clip:
     if recording.frames == 0:
         why = f"; {recording.damage}" if recording.damage else ""
         raise AudioError(f"{name} holds no sound (0 frames at {rate} Hz{why}), expected at least 30 ms")
-    if downmix.bad:
+    reach = CLIP_SECONDS * rate if rate == SAMPLE_RATE else limit  # what is read past 30 s is heard by the resampler's filter only
+    if 0 <= downmix.first_bad < reach:
         raise AudioError(
             f"{name} has NaN or infinity in {downmix.bad} frames, the first is frame {downmix.first_bad} "
             f"({_seconds(downmix.first_bad / rate)}), expected finite numbers; export it again"

@@ -63,9 +63,10 @@ def compiled() -> Any:
         return importlib.import_module("qwenaudio_np.kernels")
     except ValueError as failure:  # Numba's, of its settings
         raise BackendError(f"backend 'numba' cannot run with these settings: {failure} Look at the variables NUMBA_...") from None
-    except ImportError as failure:
+    except (ImportError, OSError) as failure:  # OSError: llvmlite, where its library cannot be loaded
+        why = " ".join(str(failure).split())
         where = Path(__file__).parent
         raise BackendError(
-            f"backend 'numba' cannot run here ({failure}); install the package (pip install -e . in a clone of it; this one was "
+            f"backend 'numba' cannot run here ({why}); install the package (pip install -e . in a clone of it; this one was "
             f"found in {where}) or choose --backend reference"
         ) from None

@@ -9,6 +9,7 @@ import re
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import numpy as np
 from qwenaudio_np import ops
 from qwenaudio_np.audio import SAMPLE_RATE, clip_from_array
 from qwenaudio_np.ceilings import Ceilings
-from qwenaudio_np.errors import NumericsError, UsageError
+from qwenaudio_np.errors import NumericsError, UsageError, value_of
 from qwenaudio_np.generate import generate_ids
 from qwenaudio_np.ops import Weight
 from qwenaudio_np.prepare import Prepared, prepare
@@ -51,13 +52,22 @@ class Stage:
 def check_sizes(seconds: float, new_tokens: int, repeats: int) -> None:
     """Raise UsageError for what cannot be timed."""
     if repeats < 1 or new_tokens < 2 or not 0.03 <= seconds <= 30:
-        raise UsageError("bench needs at least 1 repeat, 2 new tokens and 0.03 to 30 seconds of sound")
+        given = f"{value_of(repeats)} repeats, {value_of(new_tokens)} new tokens and {value_of(seconds)} seconds"
+        raise UsageError(f"bench needs at least 1 repeat, 2 new tokens and 0.03 to 30 seconds of sound, got {given}")
 
 
-def bench(model: QwenAudio, seconds: float = 5.9, new_tokens: int = 16, repeats: int = 3, threads: int | None = None) -> list[Stage]:
+def bench(
+    model: QwenAudio,
+    seconds: float = 5.9,
+    new_tokens: int = 16,
+    repeats: int = 3,
+    threads: int | None = None,
+    warmed: Callable[[], None] = lambda: None,
+) -> list[Stage]:
     """Encoder, prefill and decoding of a request about `seconds` of noise, medians of `repeats` runs.
 
-    Raises NumericsError if the backend does not agree with ops.py. A text-only checkpoint has no encoder to time.
+    `warmed` is called after a run that is not timed, before what the ceilings read and multiply takes memory.
+    Raises NumericsError if the products of the backend do not agree with those of ops.py. A text-only checkpoint has no encoder to time.
     """
     check_sizes(seconds, new_tokens, repeats)
     validate(model)
@@ -65,8 +75,9 @@ def bench(model: QwenAudio, seconds: float = 5.9, new_tokens: int = 16, repeats:
     noise = 0.1 * np.random.default_rng(0).standard_normal(int(seconds * SAMPLE_RATE))
     ready = prepare(model, PROMPT, [clip_from_array(noise.astype(np.float32), SAMPLE_RATE)] if hearing else [])
     length = len(ready.prompt.ids)
-    ceilings = Ceilings(length, text.hidden_size, text.ff_size, threads)
     _timed_run(model, ready, new_tokens)  # it may compile
+    warmed()
+    ceilings = Ceilings(length, text.hidden_size, text.ff_size, threads)
     runs = [ceilings.beside(lambda: _timed_run(model, ready, new_tokens)) for _ in range(repeats)]
     (encode, prefill, decode), reading, product = zip(*(run[0] for run in runs), strict=True), *list(zip(*runs, strict=True))[1:]
     stages = [

@@ -37,6 +37,8 @@ class Chat:
         """
         if own := sorted({"format", "system", "history", "memory"} & options.keys()):
             raise UsageError(f"a chat has its own {', '.join(own)}; system text is given to QwenAudio.chat, turns are in Chat.history")
+        if options.get("task"):
+            raise UsageError("a task is a base prompt, which has no turns; ask the chat in words, or give the task to QwenAudio.generate")
         clips = read_clips(self.model, audio)
         check_history(self.history)
         if type(self.history) is not list:  # whoever put turns in may have given a tuple

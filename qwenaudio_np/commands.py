@@ -111,8 +111,10 @@ def bench(arguments: Namespace) -> int:
     benchmark.check_sizes(arguments.seconds, arguments.max_new_tokens, arguments.repeats)
     model, loading = _open_model(arguments, progress)
     progress("validating against ops.py, then measuring; other work on this machine will show")
-    stages = benchmark.bench(model, arguments.seconds, arguments.max_new_tokens, arguments.repeats, arguments.threads)
-    labels = {**model.labels, **benchmark.instructions(model), "load": round(loading, 3), "peak_resident_bytes": benchmark.peak_resident()}
+    peaks: list[int | None] = []
+    options = (arguments.seconds, arguments.max_new_tokens, arguments.repeats, arguments.threads)
+    stages = benchmark.bench(model, *options, warmed=lambda: peaks.append(benchmark.peak_resident()))
+    labels = {**model.labels, **benchmark.instructions(model), "load": round(loading, 3), "peak_resident_bytes": peaks[0]}
     if arguments.json:
         told = [_json({**asdict(stage), "rate": stage.rate, "ratio": stage.ratio, **labels}) for stage in stages]
     else:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwenaudio_np.errors import MismatchError, UnsupportedError, shown
+from qwenaudio_np.errors import MismatchError, UnsupportedError, shown, value_of
 from qwenaudio_np.json_fields import Fields, read_json
 
 MAX_LAYERS = 1024
@@ -127,7 +127,7 @@ def parse_config(fields: dict[str, Any], generation: dict[str, Any] | None = Non
 
 def _refuse_other_arithmetic(read: Fields) -> None:
     """Settings that the original's code knows and this package does not compute."""
-    model_type = read.fields.get("model_type", "qwen")
+    model_type = read.value("model_type", "qwen")
     if model_type == ENCODER_TYPE:
         raise UnsupportedError(
             f"{shown(read.where)}: model_type is {shown(model_type)}, an encoder without a decoder, expected a whole model; "
@@ -135,7 +135,7 @@ def _refuse_other_arithmetic(read: Fields) -> None:
         )
     if model_type != "qwen":
         raise UnsupportedError(
-            f"{shown(read.where)}: model_type is {shown(model_type)}, expected 'qwen' (Qwen-Audio or a Qwen-1 text model)"
+            f"{shown(read.where)}: model_type is {value_of(model_type)}, expected 'qwen' (Qwen-Audio or a Qwen-1 text model)"
         )
     if not read.flag("no_bias", True):
         raise UnsupportedError(f"{shown(read.where)}: no_bias is false, but only checkpoints without these biases (true) are known")
@@ -199,9 +199,9 @@ def _parse_audio(read: Fields) -> AudioConfig:
 
 
 def _parse_generation(read: Fields) -> GenerationConfig:
-    chat_format = read.fields.get("chat_format", "raw")
+    chat_format = read.value("chat_format", "raw")
     if chat_format not in ("raw", "chatml"):
-        raise UnsupportedError(f"generation_config.json: chat_format is {shown(chat_format)}, expected 'raw' or 'chatml'")
+        raise UnsupportedError(f"generation_config.json: chat_format is {value_of(chat_format)}, expected 'raw' or 'chatml'")
     return GenerationConfig(
         chat_format=chat_format,
         max_new_tokens=read.size("max_new_tokens", 1 << 30, default=512),

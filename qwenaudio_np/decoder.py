@@ -54,7 +54,7 @@ def block(
     x = x + _attend(h, layer, cos, sin, logn, cache, w, config, ops)
     h = ops.rms_norm(x, w("ln_2.weight"), config.layer_norm_epsilon)
     x = x + _feed_forward(h, w, ops)
-    require_finite(x[-1], f"decoder block {layer}")  # the last row sees all others: NaN anywhere arrives there
+    require_finite(x[-1], f"decoder block {layer}")  # it sees all others: their NaN arrives there, if in the next block
     return x
 
 

@@ -57,7 +57,10 @@ class NumericsError(QwenAudioError):
 
 def value_of(value: object) -> str:
     """A value from outside as it would be written: numbers bare, text in quotes, on one line."""
-    return shown_text(ascii(value))
+    try:
+        return shown_text(ascii(value))
+    except ValueError:  # Python's limit for the digits of a whole number
+        return f"{kind_of(value)} of too many digits to show"
 
 
 def shown(name: object) -> str:

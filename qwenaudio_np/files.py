@@ -47,6 +47,15 @@ def open_regular(path: str | Path, error: type[QwenAudioError] = FormatError) ->
         os.close(descriptor)
 
 
+@contextmanager
+def readable(path: str | Path, error: type[QwenAudioError] = FormatError) -> Iterator[None]:
+    """What the system says while an open file is read (a bad disk, a network that is gone) becomes `error`, with the file's name."""
+    try:
+        yield
+    except OSError as failure:
+        raise error(f"cannot read {shown(path)}: {_reason(failure)}; copy the file to another disk, or fetch it again") from None
+
+
 def refuse_impostor(path: str | Path, head: bytes, error: type[QwenAudioError] = FormatError) -> None:
     """Say what a file really is when its first bytes are those of a pointer or an error page."""
     for magic, what in _IMPOSTORS:
@@ -59,7 +68,7 @@ def read_bytes(path: str | Path, limit: int, error: type[QwenAudioError] = Forma
     with open_regular(path, error) as (descriptor, size):
         if size > limit:
             raise error(f"{shown(path)} has {size} bytes, expected at most {limit}; is it the right file?")
-        with os.fdopen(os.dup(descriptor), "rb") as stream:
+        with readable(path, error), os.fdopen(os.dup(descriptor), "rb") as stream:
             data = stream.read(limit + 1)
     refuse_impostor(path, data[:64], error)
     return data

@@ -50,7 +50,8 @@ class Fields:
             raise FormatError(f"{shown(where)} is a JSON {type(fields).__name__}, expected an object")
         self.fields, self.where = fields, where
 
-    def _get(self, name: str, default: Any) -> Any:
+    def value(self, name: str, default: Any = None) -> Any:
+        """Of any type; null is as if it were left out. Raises FormatError for one that is missing and has no default."""
         value = self.fields.get(name)
         value = default if value is None else value
         if value is None:
@@ -59,21 +60,21 @@ class Fields:
 
     def size(self, name: str, limit: int, default: int | None = None) -> int:
         """A whole number from 1 to `limit`."""
-        value = self._get(name, default)
+        value = self.value(name, default)
         if type(value) is not int or not 1 <= value <= limit:  # `type is`: JSON true must not pass as 1
             raise FormatError(f"{shown(self.where)}: {name} is {value_of(value)}, expected a whole number from 1 to {limit}")
         return value
 
     def number(self, name: str, default: float, low: float, high: float) -> float:
         """A number in (low, high]; `low` itself is excluded because it is a divisor or a logarithm's zero."""
-        value = self._get(name, default)
+        value = self.value(name, default)
         if type(value) not in (int, float) or not low < value <= high:  # NaN fails every comparison
             raise FormatError(f"{shown(self.where)}: {name} is {value_of(value)}, expected a number above {low:g}, at most {high:g}")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
         """JSON true or false."""
-        value = self._get(name, default)
+        value = self.value(name, default)
         if type(value) is not bool:
             raise FormatError(f"{shown(self.where)}: {name} is {value_of(value)}, expected true or false")
         return value

@@ -22,16 +22,23 @@ LISTED_FLOAT = 32  # bytes of one Python float in the list that the reference `e
 INTERPRETER = 300_000_000  # Python, NumPy, compiled kernels, the vocabulary
 
 
-def needed_bytes(config: ModelConfig, weight_bytes: int, positions: int, dtype: DTypeLike = np.float32, kv: DTypeLike | None = None) -> int:
+def needed_bytes(
+    config: ModelConfig,
+    weight_bytes: int,
+    positions: int,
+    dtype: DTypeLike = np.float32,
+    kv: DTypeLike | None = None,
+    rows: int | None = None,
+) -> int:
     """Estimate for one request of `positions` positions, prompt and answer together, computed in `dtype`; keys and values kept as `kv`,
-    None: as `dtype`.
+    None: as `dtype`. `rows`: how many of them go through the blocks at once, those of the prompt; None: all.
 
     Weights count whole although they are mapped: a model that does not fit is read from disk again for every token.
     """
     itemsize = np.dtype(dtype).itemsize
     encoder = _encoder_bytes(config.audio, itemsize) if config.audio else 0
     # Encoder and decoder do not work at the same time, so the larger of the two counts.
-    working = max(encoder, _decoder_bytes(config.text, positions, itemsize))
+    working = max(encoder, _decoder_bytes(config.text, positions if rows is None else rows, itemsize))
     return weight_bytes + cache_bytes(config.text, positions, np.dtype(dtype if kv is None else kv).itemsize) + working + INTERPRETER
 
 
@@ -41,7 +48,7 @@ def cache_bytes(text: TextConfig, positions: int, itemsize: int) -> int:
 
 
 def _decoder_bytes(text: TextConfig, positions: int, itemsize: int) -> int:
-    """Arrays alive at once inside one block, whichever half needs more, the logits of one row, and widened weight rows."""
+    """Arrays alive at once inside one block, of so many rows, whichever half needs more; the logits of one row, and widened weight rows."""
     stream = 3 * positions * text.hidden_size  # x, its norm, the sum
     attention = 5 * positions * text.hidden_size + 4 * positions * positions  # qkv and rotations; scores of one head
     feed_forward = 6 * positions * text.ff_size

@@ -80,16 +80,26 @@ class QwenAudio:
     def embed(self, ids: Sequence[int], sounds: Sequence[Array] = ()) -> Array:
         """ids [length] -> [length, hidden]; the k-th span between audio tags is overwritten, tags included, by the k-th sound."""
         x = self.look_up(ids)  # [length, hidden]
-        spans = find_spans(ids, self.config.audio.audio_start_id) if self.config.audio else []
-        if len(spans) != len(sounds):
-            raise MismatchError(f"the ids have {len(spans)} audio spans but {len(sounds)} clips were given; they must be equal")
-        for k, ((begin, end), sound) in enumerate(zip(spans, sounds, strict=True)):
-            if self.config.audio and not self.config.audio.add_audio_bos_eos_token:
-                begin, end = begin + 1, end - 1  # no learned end rows: the tags keep their word embeddings
-            if end - begin != len(sound):
-                raise MismatchError(f"audio span {k + 1} has {end - begin} positions but its clip gives {len(sound)}; they must be equal")
+        for (begin, end), sound in zip(self.spans(ids, [len(sound) for sound in sounds]), sounds, strict=True):
             x[begin:end] = sound
         return x
+
+    def spans(self, ids: Sequence[int], rows: Sequence[int]) -> list[tuple[int, int]]:
+        """Where in the ids the sounds go, of which the k-th has rows[k] rows. Raises MismatchError where they do not fit."""
+        audio = self.config.audio
+        spans = find_spans(ids, audio.audio_start_id) if audio else []
+        if len(spans) != len(rows):
+            raise MismatchError(f"the ids have {len(spans)} audio spans but {len(rows)} clips were given; they must be equal")
+        if audio and not audio.add_audio_bos_eos_token:  # no learned end rows: the tags keep their word embeddings
+            spans = [(begin + 1, end - 1) for begin, end in spans]
+        for k, ((begin, end), count) in enumerate(zip(spans, rows, strict=True)):
+            if end - begin != count:
+                raise MismatchError(f"audio span {k + 1} has {end - begin} positions but its clip gives {count}; they must be equal")
+        return spans
+
+    def sound_rows(self, clip: Clip) -> int:
+        """How many rows `encode_audio` makes of a clip."""
+        return clip.vectors + (2 if self.audio_config().add_audio_bos_eos_token else 0)
 
     def check_ids(self, ids: Sequence[int]) -> None:
         """Raise UsageError for no ids, for more than this model has positions, or for one without a row in the word embedding."""
@@ -133,7 +143,7 @@ class QwenAudio:
         """One answer to a prompt about one clip or a list of them: paths, Clips, or float arrays at 16 kHz.
 
         `options`: task, language, text_language, question, style, format, system, history, max_new_tokens, min_new_tokens,
-        temperature, top_k, top_p, seed, stream, ...; what each means is said in `request.answer` and `prepare.prepare`.
+        temperature, top_k, top_p, seed, stream, ...; what they mean is said in `request.answer` and `prepare.prepare`.
         """
         return answer(self, prompt, audio, **options)
 

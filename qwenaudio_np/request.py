@@ -102,7 +102,7 @@ def _require_memory(model: QwenAudio, ready: Prepared, memory: Memory | None) ->
     """
     positions = min(len(ready.prompt.ids) + ready.max_new_tokens, model.config.text.max_position_embeddings)
     kept = cache_bytes(model.config.text, memory.past.cache.length, model.kv.itemsize) if memory and memory.past else 0
-    needed = needed_bytes(model.config, 0, positions, model.dtype, model.kv) - kept
+    needed = needed_bytes(model.config, 0, positions, model.dtype, model.kv, len(ready.prompt.ids)) - kept
     require_memory(needed, available_bytes(mapped=mapped_bytes(model.weights)))
 
 

@@ -32,7 +32,10 @@ class Sampling:
 
 
 def make_sampler(sampling: Sampling) -> Sampler:
-    """The function that picks an id from logits [vocabulary]; with a seed, equal logits give equal draws on every machine."""
+    """The function that picks an id from logits [vocabulary]; with a seed, equal logits give equal draws on one machine.
+
+    Between machines np.exp may differ in the last bit, and so, rarely, a draw.
+    """
     if sampling.temperature == 0:
         return greedy
     generator = np.random.Generator(np.random.PCG64(sampling.seed))
@@ -49,7 +52,7 @@ def distribution(logits: Array, sampling: Sampling) -> Array:
     """Probabilities [vocabulary] in float64 after temperature, then top-k, then top-p: what is cut off is zero."""
     _check(logits)
     wide = logits.astype(np.float64)
-    scaled = (wide - wide.max()) / sampling.temperature  # maximum off first: a tiny temperature then gives exp(-inf) = 0, not NaN
+    scaled = (wide - wide.max()) / float(sampling.temperature)  # maximum off first: a tiny temperature then gives exp(-inf) = 0, not NaN
     if 0 < sampling.top_k < len(scaled):
         scaled[np.argsort(-scaled, kind="stable")[sampling.top_k :]] = -np.inf
     chances = np.exp(scaled)

@@ -19,7 +19,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from qwenaudio_np.errors import AudioError, shown
-from qwenaudio_np.files import chunks, open_regular, refuse_impostor
+from qwenaudio_np.files import chunks, open_regular, readable, refuse_impostor
 from qwenaudio_np.ogg import CAPTURE, lacks_its_last_page
 
 MIN_RATE, MAX_RATE = 1, 10_000_000  # Hz; broken headers reach 2^31 - 1
@@ -125,25 +125,26 @@ def open_recording(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Record
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
         with open_regular(name, AudioError) as (descriptor, _):
-            head = os.read(descriptor, SNIFFED_BYTES)
-            os.lseek(descriptor, 0, os.SEEK_SET)
+            with readable(name, AudioError):
+                head = os.read(descriptor, SNIFFED_BYTES)
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                cut = head.startswith(CAPTURE) and lacks_its_last_page(descriptor)  # libsndfile passes over that
             # A copy, because libsndfile 1.2 closes the descriptor it was given when it cannot open the sound.
-            with _decoding(name, os.dup(descriptor), head) as recording:
+            with _decoding(name, os.dup(descriptor), head, cut) as recording:
                 yield recording
         return
     name = str(getattr(source, "name", "<stream>"))
     held = _hold(source, name)
     head = held.read(SNIFFED_BYTES)
     held.seek(0)
-    with _decoding(name, held, head) as recording:
+    with _decoding(name, held, head, head.startswith(CAPTURE) and lacks_its_last_page(held)) as recording:
         if held.getbuffer().nbytes >= MAX_STREAM_BYTES:
             recording.claimed, recording.partial = None, True  # libsndfile counted only what was kept
         yield recording
 
 
 @contextmanager
-def _decoding(name: str, handle: int | BytesIO, head: bytes) -> Iterator[Recording]:
-    cut = head.startswith(CAPTURE) and lacks_its_last_page(handle)  # libsndfile passes over that
+def _decoding(name: str, handle: int | BytesIO, head: bytes, cut: bool) -> Iterator[Recording]:
     with _quiet_c_libraries(handle):
         try:
             sound = _ForwardOnly(handle)

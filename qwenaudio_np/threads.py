@@ -32,8 +32,8 @@ def check_threads(threads: object) -> None:
 
 
 def limit_blas(threads: int | None) -> None:
-    """Limit NumPy's products in this process; the latest call counts. None undoes an earlier number: the cores this process may keep busy,
-    unless whoever started it has said how many in the environment.
+    """Limit NumPy's products in this process; the latest call counts. None undoes an earlier number: the cores this process may keep busy.
+    Where nothing was limited here, None leaves what whoever started the process has said in the environment.
 
     By the environment where NumPy is not loaded yet (BLAS reads it once: the command line comes in time), else by threadpoolctl. Where
     that is not installed, or does not know this BLAS, a number gives a ThreadsWarning that nothing changes, and None does nothing.

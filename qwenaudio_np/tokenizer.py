@@ -106,7 +106,7 @@ class StreamDecoder:
     """Decode ids one by one, for text that is shown while it is generated.
 
     A token may end within a character; such bytes wait for the next token. Everything that was returned, joined, is
-    what `Tokenizer.decode` makes of all the ids at once.
+    what `Tokenizer.decode` makes of all the ids at once (which takes no padding rows, see `push`).
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

@@ -58,8 +58,7 @@ def trace(
     if not is_whole(steps) or steps < 0:
         raise UsageError(f"steps is {value_of(steps)}, expected a whole number, 0 or more")
     if ids is None:
-        if prompt is None and not request.get("task"):
-            raise UsageError("nothing to trace: give ids, a prompt or a task")
+        _require_prompt(prompt, request)
         ready = prepare(model, prompt or "", audio, **request)
         ids, clips, chat_format, shortest = ready.prompt.ids, ready.clips, ready.chat_format, ready.min_new_tokens
     else:
@@ -68,6 +67,7 @@ def trace(
             raise UsageError("ids must be whole numbers in a list")
         clips, chat_format, shortest = tuple(read_clips(model, audio)), model.config.generation.chat_format, 0
     model.check_ids(ids)
+    model.spans(ids, [model.sound_rows(clip) for clip in clips])  # or raise, before sound is encoded
     if not force:
         _require_memory(model, len(ids), steps, clips)
     clips = tuple(replace(clip) for clip in clips)  # one object that stands twice would be encoded, and told of, once
@@ -85,7 +85,7 @@ def trace(
     if steps:
         stops = stop_ids(model.tokenizer, chat_format)
         pairs = list(generate_ids(model, taps["decoder.logits"][-1], cache, greedy, stops, steps, min(shortest, steps)))
-        tap("generate.logits", np.stack([logits for _, logits in pairs]))
+        taps["generate.logits"] = np.stack([logits for _, logits in pairs])
         taps["generate.ids"] = np.array([token for token, _ in pairs], np.int64)
     return taps
 
@@ -94,6 +94,14 @@ def require_only_ids(request: Mapping[str, Any]) -> None:
     """Raise UsageError for anything beside ids that would make a prompt; `audio` fills their spans."""
     if any(value for name, value in request.items() if name != "audio"):
         raise UsageError("ids are a whole prompt already; give ids, or a prompt and its options, not both")
+
+
+def _require_prompt(prompt: str | None, request: Mapping[str, Any]) -> None:
+    """Raise UsageError where there is nothing to trace, and for a number of new tokens, which would do nothing."""
+    if prompt is None and not request.get("task"):
+        raise UsageError("nothing to trace: give ids, a prompt or a task")
+    if request.get("max_new_tokens") is not None:
+        raise UsageError("max_new_tokens is for answers; steps says how many ids a trace generates")
 
 
 def _tap_cache(model: QwenAudio, cache: KVCache, tap: Tap) -> None:
@@ -107,7 +115,7 @@ def _require_memory(model: QwenAudio, length: int, steps: int, clips: Sequence[C
     """Mapped weights must find room beside what the trace makes and keeps."""
     positions = min(length + steps, model.config.text.max_position_embeddings)
     kept = _kept_bytes(model, length, positions - length, clips)
-    needed = needed_bytes(model.config, kept, positions, model.dtype, model.kv)
+    needed = needed_bytes(model.config, kept, positions, model.dtype, model.kv, length)
     require_memory(needed, available_bytes(mapped=mapped_bytes(model.weights)))
 
 

@@ -235,6 +235,21 @@ def test_not_finite(bad: float, rate: int) -> None:
         load_clip(wav_of(samples, rate, "DOUBLE"))
 
 
+@pytest.mark.parametrize(("second", "heard"), [(29.99, True), (30.0, False), (30.05, False)])
+def test_what_is_not_finite_behind_30_s_is_not_heard(second: float, heard: bool) -> None:
+    samples = np.zeros(31 * 16_000)
+    samples[round(second * 16_000)] = math.nan
+    if heard:
+        assert "NaN or infinity in 1 frames" in refusal(samples)
+    else:
+        assert clip_from_array(samples, 16_000).seconds == 30.0
+
+
+def test_rows_of_different_lengths_are_no_array() -> None:
+    with pytest.raises(AudioError, match="rows are of different lengths"):
+        clip_from_array([[1.0], [1.0, 2.0]], 16_000)  # type: ignore[list-item]
+
+
 def test_everything_not_finite() -> None:
     assert "in 1000 frames, the first is frame 0 (0 s)" in refusal(np.full(1000, np.nan))
 

@@ -87,3 +87,11 @@ def test_a_prompt_that_leaves_no_room_to_decode(model: qwenaudio_np.QwenAudio) -
     model.config = replace(model.config, text=replace(model.config.text, max_position_embeddings=length))
     with pytest.raises(UsageError, match=f"{length} positions"):
         bench.bench(model, seconds=1.0, new_tokens=2, repeats=1)
+
+
+def test_memory_is_read_before_the_ceilings_take_theirs(model: qwenaudio_np.QwenAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    make = bench.Ceilings.__init__
+    monkeypatch.setattr(bench.Ceilings, "__init__", lambda self, *rest: (told.append("ceilings"), make(self, *rest))[1])
+    bench.bench(model, seconds=1.0, new_tokens=2, repeats=1, warmed=lambda: told.append("warmed"))
+    assert told == ["warmed", "ceilings"]

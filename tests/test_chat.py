@@ -127,3 +127,8 @@ def test_a_turn_that_is_changed_in_place_is_read_anew(model: QwenAudio, tone: Pa
 def test_a_chat_brings_its_own(model: QwenAudio, name: str) -> None:
     with pytest.raises(UsageError, match=f"a chat has its own {name}; "):
         model.chat().ask("why?", **{name: None})
+
+
+def test_a_task_is_no_turn(model: QwenAudio, tone: Path) -> None:
+    with pytest.raises(UsageError, match="a task is a base prompt, which has no turns"):
+        model.chat().ask("", audio=tone, task="asr")

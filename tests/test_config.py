@@ -110,6 +110,11 @@ def test_sizes_of_generation(name: str, value: Any) -> None:
     refused(FIELDS, FormatError, "generation_config.json", name, str(value), generation={name: value})
 
 
+def test_null_is_as_if_left_out() -> None:
+    parsed = parse_config({**FIELDS, "model_type": None}, {"chat_format": None, "max_window_size": None})
+    assert parsed.generation == GenerationConfig()
+
+
 @pytest.mark.parametrize("value", ["ChatML", "", 3, ["raw"]])
 def test_other_chat_formats(value: Any) -> None:
     refused(FIELDS, UnsupportedError, "generation_config.json", "chat_format", "'raw' or 'chatml'", generation={"chat_format": value})

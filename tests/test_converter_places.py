@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from qwenaudio_np.convert.converter import convert_checkpoint
+from qwenaudio_np.convert.random_checkpoint import write_random_checkpoint
 from qwenaudio_np.convert.source_file import open_source_file
-from qwenaudio_np.errors import UsageError
+from qwenaudio_np.errors import QwenAudioError, UsageError
 from tests.make_checkpoint import make_checkpoint
 from tests.torch_fixtures import FOLDER
 
@@ -207,3 +208,11 @@ def test_where_a_disk_is_mounted(source: Path, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(UsageError, match="mounted"):
         convert_checkpoint(source, tmp_path / "disk")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "source"]
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="no links here")
+def test_links_in_a_circle_are_no_place(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for write in (lambda place: convert_checkpoint(source, place), lambda place: write_random_checkpoint(place, "tiny")):
+        with pytest.raises((QwenAudioError, OSError), match="loop"):
+            write(tmp_path / "loop")

@@ -71,6 +71,8 @@ def test_the_command_line_changes_what_it_names_and_nothing_else() -> None:
     parser = argparse.ArgumentParser()
     curriculum.add_arguments(parser)
     assert curriculum.from_arguments(parser.parse_args([])) == Curriculum()
+    alone = curriculum.from_arguments(parser.parse_args(["--shares", "note=0.3"]), alone=True)
+    assert alone.shares == SHARES | {"note": 0.3, "heard": 0.0}
     options = "--shares noise=0.2 music=.15 --weights vectors=40 --hold read --free new --still 2"
     given = parser.parse_args(options.split())
     course = curriculum.from_arguments(given)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from demo import evaluate, pack
 from demo.evaluate import Score, evenly, rows, score_second_turn, table
 
 
@@ -79,3 +81,17 @@ def test_the_table_sums_words_and_means_shifts() -> None:
     score = Score(clips=1, words=4, errors=1, shifts=[0.1])
     score.add(Score(clips=1, words=6, errors=1, shifts=[0.3]))
     assert table({"row": score}).splitlines()[-1] == "| row | 2 | 10 | 20.0 % | 200 ms |  |"
+
+
+@pytest.mark.parametrize("given", [[], ["--sources", "ked-words"]])
+def test_no_clips_are_no_empty_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["evaluate", "--data", str(tmp_path), "model", *given])
+    with pytest.raises(SystemExit, match=r"nothing of ked-words|no clips for a test"):
+        evaluate.main()
+
+
+def test_nothing_to_pack_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["pack", "--data", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit, match=r"run python -m demo.speech first"):
+        pack.main()
+    assert not (tmp_path / "nowhere").exists()

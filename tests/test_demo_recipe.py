@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo import sizes, whisper
+from demo import sizes, whisper, words
 from demo.alignment import boundary_shifts, matched, timed_words, word_errors
 from demo.examples import chat_example, grid_time, note_answer, said_once, task_example, timestamps_answer, when_answer
 from qwenaudio_np.config import parse_config
@@ -113,3 +113,14 @@ def variable(name: str, array: np.ndarray) -> bytes:
     code = {"float32": 0, "float16": 4}[array.dtype.name]
     shape = struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape)
     return text(name) + shape + struct.pack("<BI", code, array.nbytes) + array.tobytes()
+
+
+def test_a_model_with_another_vocabulary_is_not_gone_on_from(tmp_path: Path) -> None:
+    data, model = tmp_path / "data", tmp_path / "model"
+    for folder, bytes_ in ((data, b"YQ== 0\n"), (model, b"Yg== 0\n")):
+        folder.mkdir()
+        (folder / words.FILE).write_bytes(bytes_)
+    with pytest.raises(SystemExit, match=r"to go on from .*model, copy its file there"):
+        words.load(data, None, model)
+    with pytest.raises(SystemExit, match=r"run python -m demo.words first"):
+        words.load(tmp_path)

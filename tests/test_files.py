@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from qwenaudio_np.audio import load_clip
 from qwenaudio_np.errors import AudioError, FormatError, QwenAudioError
 from qwenaudio_np.files import open_regular, read_bytes, read_text, refuse_impostor
 
@@ -184,3 +185,15 @@ def test_what_only_looks_alike_is_read(tmp_path: Path, data: bytes) -> None:
 def test_the_caller_chooses_the_class(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing", made(tmp_path / "empty", b""), made(tmp_path / "big", b"x" * 2000)):
         refused(path, error=AudioError)
+
+
+@pytest.mark.parametrize("error", [FormatError, AudioError])
+def test_a_disk_that_fails_while_a_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[QwenAudioError]) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    path = made(tmp_path / "x")
+    monkeypatch.setattr(os, "dup", broken)
+    monkeypatch.setattr(os, "read", broken)
+    with pytest.raises(error, match=r"cannot read '.*x': input/output error"):
+        load_clip(path) if error is AudioError else read_bytes(path, LIMIT)

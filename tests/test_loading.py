@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 
 import qwenaudio_np
-from qwenaudio_np.errors import FormatError, MismatchError, UsageError
+from qwenaudio_np import backends
+from qwenaudio_np.errors import BackendError, FormatError, MismatchError, UsageError
 from qwenaudio_np.ops import widen
 from tests.make_checkpoint import make_checkpoint
 
@@ -185,3 +187,13 @@ def test_backends_agree_on_quantised_weights(golden: Path, speech: Path, case: s
 
     assert apart(one, other) <= 0.03
     assert 0.01 < apart(one, exact) <= bound
+
+
+def test_a_library_that_cannot_be_loaded_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise OSError("Could not find/load shared object file: libllvmlite.so\n Error was: wrong architecture")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(BackendError, match=r"cannot run here \(Could not .*libllvmlite.so Error was: wrong architecture\)") as error:
+        backends.compiled()
+    assert "\n" not in str(error.value) and "--backend reference" in str(error.value)

@@ -65,6 +65,14 @@ def test_needed_bytes_grows_with_everything_it_depends_on() -> None:
     assert needed_bytes(text_only, WEIGHTS, 1) < needed_bytes(config, WEIGHTS, 1)
 
 
+def test_only_the_rows_of_a_prompt_are_worked_on_at_once() -> None:
+    """A long answer takes keys and values, but no scores of all its positions with each other."""
+    config = parse_config(PUBLISHED)
+    cache = 8000 * (1 << 20)
+    assert needed_bytes(config, 0, 8192, np.float32, np.float32, 192) == needed_bytes(config, 0, 192) + cache
+    assert needed_bytes(config, 0, 8192) > needed_bytes(config, 0, 192) + cache + (1 << 30)
+
+
 def test_require_memory_gives_both_numbers() -> None:
     with pytest.raises(ResourceError, match=r"about 20\.5 GB needed, 12\.0 GB available; close other programs"):
         require_memory(20_500_000_000, 12_000_000_000)

@@ -116,6 +116,7 @@ def test_limits_follow_the_task_the_checkpoint_and_the_option(model: QwenAudio, 
         ({"task": "asr", "audio": None}, "task asr is about sound"),
         ({"prompt": "x", "max_new_tokens": -1}, "--max-new-tokens"),
         ({"prompt": "x", "min_new_tokens": -1}, "--min-new-tokens"),
+        ({"prompt": "x", "max_new_tokens": 2, "min_new_tokens": 9}, "--min-new-tokens is 9, expected at most --max-new-tokens, 2"),
         ({"prompt": "", "format": "base"}, "the prompt has 0 tokens"),
     ],
 )

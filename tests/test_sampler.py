@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,16 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert [make_sampler(plain)(LOGITS) for _ in range(3)] == [make_sampler(theirs)(LOGITS) for _ in range(3)]
     with pytest.raises(UsageError, match="--seed"):
         Sampling(1.0, seed=np.bool_(True))  # type: ignore[arg-type]
+
+
+def test_other_numbers_of_python_are_numbers() -> None:
+    halves = Sampling(Fraction(1, 2), top_p=Fraction(1, 2))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(distribution(LOGITS, halves), distribution(LOGITS, Sampling(0.5, top_p=0.5)))
+
+
+def test_a_number_that_python_does_not_write_down() -> None:
+    with pytest.raises(UsageError, match="--temperature is "):
+        Sampling(10**5000)
 
 
 def test_top_p_that_is_reached_exactly_keeps_no_more() -> None:

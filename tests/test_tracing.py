@@ -97,8 +97,19 @@ def test_errors(model: qwenaudio_np.QwenAudio, golden: Path) -> None:
         qwenaudio_np.trace(model)
     with pytest.raises(UsageError, match="whole numbers"):
         qwenaudio_np.trace(model, ids=[1, 2.5])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="steps says how many"):
+        qwenaudio_np.trace(model, prompt="x", max_new_tokens=3)
+
+
+def test_spans_that_do_not_fit_are_said_before_sound_is_encoded(
+    model: qwenaudio_np.QwenAudio, golden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.__class__, "encode_audio", lambda *_: pytest.fail("encoded"))
     with pytest.raises(MismatchError, match="0 audio spans but 1 clips"):
         qwenaudio_np.trace(model, ids=[1], audio=[golden / "audio/tone.wav"])
+    begin = model.audio_config().audio_start_id
+    with pytest.raises(MismatchError, match="audio span 1 has 3 positions but its clip gives"):
+        qwenaudio_np.trace(model, ids=[begin, 5, begin + 1], audio=[golden / "audio/tone.wav"])
 
 
 def test_a_clip_that_stands_twice_is_traced_twice(model: qwenaudio_np.QwenAudio, golden: Path) -> None:

@@ -99,6 +99,10 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "the manifest of another format": (lambda f: edited(f / "manifest.json", lambda m: m.update(format=2)), "format"),
     "the manifest's files": (lambda f: edited(f / "manifest.json", lambda m: m.update(files=[])), "files"),
     "the manifest with a foreign path": (lambda f: edited(f / "manifest.json", lambda m: m["files"].update({"../x": {}})), "../x"),
+    "the manifest with a name that no system has": (
+        lambda f: edited(f / "manifest.json", lambda m: m["files"].update({"x" * 300: {"bytes": 1}})),
+        "x" * 300,
+    ),
     "a tensor's hash": (lambda f: edited(f / "manifest.json", lambda m: m["tensors"]["lm_head.weight"].update(sha256="")), "lm_head"),
     "a tensor too many in the manifest": (lambda f: edited(f / "manifest.json", lambda m: m["tensors"].update(x={})), "tensor 'x'"),
     "the config not listed": (lambda f: edited(f / "manifest.json", lambda m: m["files"].pop("config.json")), "config.json"),
