@@ -183,9 +183,12 @@ def main() -> None:
     data = data_argument(__doc__)
     for source, clips in SOURCES.items():
         store = ClipStore(data, source)
-        for index, (samples, labels) in enumerate(clips()):
-            if index not in store.done:
-                store.write(index, samples, **labels)
+        count = 0
+        for count, (samples, labels) in enumerate(clips(), 1):
+            if count - 1 not in store.done:
+                store.write(count - 1, samples, **labels)
+        if not count:
+            raise SystemExit(f"nothing of {source}: install its Debian package (demo/SOURCES.md)")
 
 
 if __name__ == "__main__":

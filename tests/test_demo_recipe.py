@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo import sizes, whisper, words
+from demo import real, sizes, whisper, words
 from demo.alignment import boundary_shifts, matched, timed_words, word_errors
 from demo.examples import chat_example, grid_time, note_answer, said_once, task_example, timestamps_answer, when_answer
 from qwenaudio_np.config import parse_config
@@ -124,3 +124,11 @@ def test_a_model_with_another_vocabulary_is_not_gone_on_from(tmp_path: Path) -> 
         words.load(data, None, model)
     with pytest.raises(SystemExit, match=r"run python -m demo.words first"):
         words.load(tmp_path)
+
+
+def test_recordings_whose_package_is_missing_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(real, "KTUBERLING", tmp_path / "nothing")
+    monkeypatch.setattr(real, "SOURCES", {"ktuberling": real.ktuberling})
+    monkeypatch.setattr("sys.argv", ["real", "--data", str(tmp_path)])
+    with pytest.raises(SystemExit, match="nothing of ktuberling: install its Debian package"):
+        real.main()
