@@ -11,6 +11,7 @@ import gzip
 import random
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,10 @@ def asterisk_texts() -> dict[str, str]:
     with gzip.open(ASTERISK_TEXT, "rt", encoding="utf-8") as stream:
         transcripts = asterisk_transcripts(stream.read())
     said = {name: spoken_words(text) for name, text in transcripts.items() if name not in ASTERISK_LEFT_OUT}
-    return {name: words for name, words in sorted(said.items()) if words and (ASTERISK / f"{name}.g722").exists()}
+    found = {name: words for name, words in sorted(said.items()) if words and (ASTERISK / f"{name}.g722").exists()}
+    if not found:
+        raise FileNotFoundError(f"{ASTERISK}: no recordings")
+    return found
 
 
 def asterisk_prompts() -> Iterator[Clip]:
@@ -181,14 +185,19 @@ SOURCES: dict[str, Callable[[], Iterator[Clip]]] = {
 def main() -> None:
     """Write the missing clips of every source."""
     data = data_argument(__doc__)
-    for source, clips in SOURCES.items():
-        store = ClipStore(data, source)
-        count = 0
+    missing = [source for source, clips in SOURCES.items() if not write(ClipStore(data, source), clips)]
+    if missing:
+        raise SystemExit(f"nothing of {', '.join(missing)}: install the Debian packages (demo/SOURCES.md)")
+
+
+def write(store: ClipStore, clips: Callable[[], Iterator[Clip]]) -> int:
+    """The clips of a source that are not there yet. Returns how many it has: none where its package is missing."""
+    count = 0
+    with suppress(FileNotFoundError):
         for count, (samples, labels) in enumerate(clips(), 1):
             if count - 1 not in store.done:
                 store.write(count - 1, samples, **labels)
-        if not count:
-            raise SystemExit(f"nothing of {source}: install its Debian package (demo/SOURCES.md)")
+    return count
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ def load(data: Path, *models: Path | None) -> Tokenizer:
     if not path.exists():
         raise SystemExit(f"no {path}: run python -m demo.words first, or copy the one of the model that is gone on from")
     for model in filter(None, models):
+        if not (model / FILE).exists():
+            raise SystemExit(f"no {model / FILE}: {model} is no exported model")
         if (model / FILE).read_bytes() != path.read_bytes():
             raise SystemExit(f"{model / FILE} is not {path}: to go on from {model}, copy its file there")
     return Tokenizer.from_file(path)

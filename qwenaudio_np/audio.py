@@ -21,7 +21,7 @@ import numpy as np
 import soxr
 from numpy.typing import ArrayLike, NDArray
 
-from qwenaudio_np.errors import AudioError, shown
+from qwenaudio_np.errors import AudioError, shown, value_of
 from qwenaudio_np.sound_file import Recording, open_recording
 
 
@@ -90,7 +90,8 @@ class Clip:
 def load_clip(source: str | os.PathLike[str] | BinaryIO) -> Clip:
     """Read a sound file, or a binary stream holding one, in any format, rate and channel count of soundfile.
 
-    Raises AudioError if it is not audio, empty, shorter than 480 samples at 16 kHz, or has NaN or infinite samples.
+    Raises AudioError if it is not audio, empty, shorter than 480 samples at 16 kHz, or has NaN or infinite samples
+    in what is heard, the first 30 s.
     """
     with open_recording(source) as recording:
         return _clip(recording)
@@ -113,8 +114,8 @@ def clip_from_array(waveform: ArrayLike, sample_rate: int) -> Clip:
         rate = int(sample_rate)
     except (TypeError, ValueError, OverflowError):  # text, NaN, infinity
         rate = -1
-    if rate != sample_rate:
-        raise AudioError(f"sample rate {sample_rate!r}, expected a whole number of Hz")
+    if rate != sample_rate or abs(rate) >= 1 << 31:
+        raise AudioError(f"sample rate {value_of(sample_rate)}, expected a whole number of Hz")
     columns = array[:, None] if array.ndim == 1 else array  # [samples, channels]
     full_scale = 1.0 if array.dtype.kind == "f" else float(2 ** (8 * array.dtype.itemsize - 1))
     done = 0
@@ -129,8 +130,9 @@ def clip_from_array(waveform: ArrayLike, sample_rate: int) -> Clip:
 
 @dataclass
 class _Downmix:
-    """Averages channels and keeps account of frames that are not finite."""
+    """Averages channels and keeps account of frames that are not finite, as far as frame `reach`: what comes behind it is not heard."""
 
+    reach: int
     bad: int = 0
     first_bad: int = -1
     seen: int = 0
@@ -140,11 +142,12 @@ class _Downmix:
         with np.errstate(over="ignore", invalid="ignore"):
             mono: Samples = block.sum(axis=1) / block.shape[1]
             bad = ~(np.abs(mono) <= np.finfo(np.float32).max)  # NaN compares false; beyond float32 counts as infinite
-        if bad.any():
+        heard = bad[: max(0, self.reach - self.seen)]
+        if heard.any():
             if self.bad == 0:
-                self.first_bad = self.seen + int(np.argmax(bad))
-            self.bad += int(bad.sum())
-            mono[bad] = 0.0
+                self.first_bad = self.seen + int(np.argmax(heard))
+            self.bad += int(heard.sum())
+        mono[bad] = 0.0
         self.seen += len(mono)
         return mono
 
@@ -160,14 +163,14 @@ def _resample(blocks: Iterable[Samples], rate: int) -> Samples:
 
 
 def _clip(recording: Recording) -> Clip:
-    name, rate, downmix = shown(recording.name), recording.rate, _Downmix()
+    name, rate = shown(recording.name), recording.rate
     limit = CLIP_SECONDS * rate + max(LOOKAHEAD_FRAMES, rate // 8)
+    downmix = _Downmix(CLIP_SECONDS * rate if rate == SAMPLE_RATE else limit)  # past 30 s only the resampler's filter hears
     samples = _resample((downmix.mono(block) for block in recording.blocks(limit)), rate)
     if recording.frames == 0:
         why = f"; {recording.damage}" if recording.damage else ""
         raise AudioError(f"{name} holds no sound (0 frames at {rate} Hz{why}), expected at least 30 ms")
-    reach = CLIP_SECONDS * rate if rate == SAMPLE_RATE else limit  # what is read past 30 s is heard by the resampler's filter only
-    if 0 <= downmix.first_bad < reach:
+    if downmix.bad:
         raise AudioError(
             f"{name} has NaN or infinity in {downmix.bad} frames, the first is frame {downmix.first_bad} "
             f"({_seconds(downmix.first_bad / rate)}), expected finite numbers; export it again"

@@ -21,7 +21,7 @@ from qwenaudio_np.chat import Chat
 from qwenaudio_np.config import AudioConfig, ModelConfig
 from qwenaudio_np.decoder import decode, ntk_alpha
 from qwenaudio_np.encoder import encode_clip, visible_frames
-from qwenaudio_np.errors import MismatchError, UsageError
+from qwenaudio_np.errors import MismatchError, UsageError, value_of
 from qwenaudio_np.mel import log_mel
 from qwenaudio_np.ops import Array
 from qwenaudio_np.prompt import find_spans
@@ -108,7 +108,8 @@ class QwenAudio:
             advice = "shorten the text, give fewer clips or fewer turns" if len(ids) else "give some text, or a clip"
             raise UsageError(f"the prompt has {len(ids)} tokens, expected 1 to {limit} (max_position_embeddings); {advice}")
         if min(ids) < 0 or max(ids) >= self.config.text.vocab_size:
-            raise UsageError(f"token ids must be from 0 to {self.config.text.vocab_size - 1}, got {min(ids)} to {max(ids)}")
+            least, most = value_of(min(ids)), value_of(max(ids))
+            raise UsageError(f"token ids must be from 0 to {self.config.text.vocab_size - 1}, got {least} to {most}")
 
     def look_up(self, ids: Sequence[int]) -> Array:
         """ids [length] -> their rows of the word embedding, [length, hidden]. Raises UsageError as `check_ids` does."""

@@ -84,7 +84,8 @@ def prepare(
             advice = f"{len(clips)} clips stand in one prompt and get one answer; task {task} is meant for one: ask once for each file"
             warnings.warn(advice, PromptWarning, stacklevel=2)
         laid_out = base_prompt(model.tokenizer, prompt, _vectors(clips))
-    return Prepared(laid_out, tuple(clips), chat_format, *_limits(max_new_tokens, longest, min_new_tokens, shortest))
+    longest = _count("--max-new-tokens", max_new_tokens, longest, 1)
+    return Prepared(laid_out, tuple(clips), chat_format, longest, _count("--min-new-tokens", min_new_tokens, shortest, 0))
 
 
 def read_clips(model: QwenAudio, audio: Any) -> list[Clip]:
@@ -143,14 +144,6 @@ def _lay_out_chat(
 
 def _vectors(clips: Sequence[Clip]) -> tuple[int, ...]:
     return tuple(clip.vectors for clip in clips)
-
-
-def _limits(most: int | None, usual_most: int, least: int | None, usual_least: int) -> tuple[int, int]:
-    """Of new tokens, as given or as usual. Raises UsageError for a least above the most."""
-    longest, shortest = _count("--max-new-tokens", most, usual_most, 1), _count("--min-new-tokens", least, usual_least, 0)
-    if shortest > longest:
-        raise UsageError(f"--min-new-tokens is {shortest}, expected at most --max-new-tokens, {longest}")
-    return longest, shortest
 
 
 def _count(option: str, value: int | None, default: int, low: int) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from qwenaudio_np.audio import Clip
 from qwenaudio_np.cache import Memory, Past
 from qwenaudio_np.checkpoint import mapped_bytes
+from qwenaudio_np.errors import UsageError, value_of
 from qwenaudio_np.generate import generate_ids, stop_ids, stop_reason
 from qwenaudio_np.memory import available_bytes, cache_bytes, needed_bytes, require_memory
 from qwenaudio_np.prepare import Prepared, prepare
@@ -79,6 +80,9 @@ def answer(
     timings: dict[str, float] = {}
     with _timed(timings, "audio"):
         ready = prepare(model, prompt, audio, **request)
+    if ready.min_new_tokens > ready.max_new_tokens:
+        least, most = value_of(ready.min_new_tokens), value_of(ready.max_new_tokens)
+        raise UsageError(f"--min-new-tokens is {least}, expected at most {most}, the longest answer; --max-new-tokens changes that")
     model.check_ids(ready.prompt.ids)  # before sound is encoded, which may take minutes
     if not force:
         _require_memory(model, ready, memory)

@@ -26,6 +26,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         _require(_is_number(self.temperature) and self.temperature >= 0, "--temperature", self.temperature, "0 (greedy) or more")
+        if self.temperature != float(self.temperature):  # a fraction that no float holds, which may be next to nothing
+            object.__setattr__(self, "temperature", float(self.temperature))
         _require(is_whole(self.top_k) and self.top_k >= 0, "--top-k", self.top_k, "a whole number, 0 (off) or more")
         _require(_is_number(self.top_p) and 0.0 <= self.top_p <= 1.0, "--top-p", self.top_p, "from 0 to 1 (both off)")
         _require(self.seed is None or (is_whole(self.seed) and self.seed >= 0), "--seed", self.seed, "a whole number, 0 or more")

@@ -239,6 +239,7 @@ def test_not_finite(bad: float, rate: int) -> None:
 def test_what_is_not_finite_behind_30_s_is_not_heard(second: float, heard: bool) -> None:
     samples = np.zeros(31 * 16_000)
     samples[round(second * 16_000)] = math.nan
+    samples[-1] = math.nan
     if heard:
         assert "NaN or infinity in 1 frames" in refusal(samples)
     else:

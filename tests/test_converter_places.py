@@ -214,5 +214,5 @@ def test_where_a_disk_is_mounted(source: Path, tmp_path: Path, monkeypatch: pyte
 def test_links_in_a_circle_are_no_place(source: Path, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for write in (lambda place: convert_checkpoint(source, place), lambda place: write_random_checkpoint(place, "tiny")):
-        with pytest.raises((QwenAudioError, OSError), match="loop"):
+        with pytest.raises(QwenAudioError, match=r"loop' exists and is not a folder; choose another name"):
             write(tmp_path / "loop")

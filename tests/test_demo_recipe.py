@@ -122,13 +122,16 @@ def test_a_model_with_another_vocabulary_is_not_gone_on_from(tmp_path: Path) -> 
         (folder / words.FILE).write_bytes(bytes_)
     with pytest.raises(SystemExit, match=r"to go on from .*model, copy its file there"):
         words.load(data, None, model)
+    with pytest.raises(SystemExit, match=r"typo is no exported model"):
+        words.load(data, tmp_path / "typo")
     with pytest.raises(SystemExit, match=r"run python -m demo.words first"):
         words.load(tmp_path)
 
 
 def test_recordings_whose_package_is_missing_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(real, "KTUBERLING", tmp_path / "nothing")
-    monkeypatch.setattr(real, "SOURCES", {"ktuberling": real.ktuberling})
+    for name in ("ASTERISK", "ASTERISK_TEXT", "KLETTRES", "KTUBERLING", "SPHINX"):
+        monkeypatch.setattr(real, name, tmp_path / "nothing")
+    real.asterisk_texts.cache_clear()
     monkeypatch.setattr("sys.argv", ["real", "--data", str(tmp_path)])
-    with pytest.raises(SystemExit, match="nothing of ktuberling: install its Debian package"):
+    with pytest.raises(SystemExit, match=f"nothing of {', '.join(real.SOURCES)}: install the Debian packages"):
         real.main()

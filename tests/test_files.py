@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -192,8 +193,19 @@ def test_a_disk_that_fails_while_a_file_is_read(tmp_path: Path, monkeypatch: pyt
     def broken(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    path = made(tmp_path / "x")
-    monkeypatch.setattr(os, "dup", broken)
+    path, opened = made(tmp_path / "x"), os.fdopen
+
+    class Broken:  # opened, but gives nothing
+        def __init__(self, descriptor: int, mode: str) -> None:
+            self.stream = opened(descriptor, mode)
+
+        def __enter__(self) -> SimpleNamespace:
+            return SimpleNamespace(read=broken)
+
+        def __exit__(self, *_: object) -> None:
+            self.stream.close()
+
+    monkeypatch.setattr(os, "fdopen", Broken)
     monkeypatch.setattr(os, "read", broken)
     with pytest.raises(error, match=r"cannot read '.*x': input/output error"):
         load_clip(path) if error is AudioError else read_bytes(path, LIMIT)

@@ -76,6 +76,13 @@ def test_a_task_cannot_stop_at_once(model: qwenaudio_np.QwenAudio, golden: Path,
     assert shortest == [1, 0]
 
 
+def test_a_trace_may_be_longer_than_an_answer(model: qwenaudio_np.QwenAudio) -> None:
+    """`steps` is its limit, not the longest answer."""
+    longest = model.config.generation.max_new_tokens
+    taps = qwenaudio_np.trace(model, prompt="x", format="base", steps=longest + 44, min_new_tokens=longest + 44)
+    assert len(taps["generate.ids"]) == longest + 44
+
+
 def test_not_enough_memory_for_what_a_trace_keeps(model: qwenaudio_np.QwenAudio, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(tracing, "needed_bytes", lambda config, kept, *rest: asked.append(kept) or 0)
