@@ -56,7 +56,9 @@ class NumericsError(QwenAudioError):
 
 
 def value_of(value: object) -> str:
-    """A value from outside as it would be written: numbers bare, text in quotes, on one line."""
+    """A value from outside as it would be written: numbers bare (NumPy's too), text in quotes, on one line."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
     try:
         return shown_text(ascii(value))
     except ValueError:  # Python's limit for the digits of a whole number

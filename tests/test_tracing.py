@@ -100,6 +100,10 @@ def test_errors(model: qwenaudio_np.QwenAudio, golden: Path) -> None:
     for ids in (5, [2**70]):
         with pytest.raises(UsageError, match="ids must be"):
             qwenaudio_np.trace(model, ids=ids)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="got 1 to 99999"):
+        qwenaudio_np.trace(model, ids=np.array([1, 99999]))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="got 1 to an int of too many digits"):
+        qwenaudio_np.trace(model, ids=[1, 10**5000])
     with pytest.raises(UsageError, match="nothing to trace"):
         qwenaudio_np.trace(model)
     with pytest.raises(UsageError, match="whole numbers"):
