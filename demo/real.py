@@ -11,7 +11,6 @@ import gzip
 import random
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -187,17 +186,19 @@ def main() -> None:
     data = data_argument(__doc__)
     missing = [source for source, clips in SOURCES.items() if not write(ClipStore(data, source), clips)]
     if missing:
-        raise SystemExit(f"nothing of {', '.join(missing)}: install the Debian packages (demo/SOURCES.md)")
+        raise SystemExit(f"nothing, or not all, of {', '.join(missing)}: install the Debian packages (demo/SOURCES.md)")
 
 
-def write(store: ClipStore, clips: Callable[[], Iterator[Clip]]) -> int:
-    """The clips of a source that are not there yet. Returns how many it has: none where its package is missing."""
+def write(store: ClipStore, clips: Callable[[], Iterator[Clip]]) -> bool:
+    """The clips of a source that are not there yet. Returns whether its package is there, and whole."""
     count = 0
-    with suppress(FileNotFoundError):
+    try:
         for count, (samples, labels) in enumerate(clips(), 1):
             if count - 1 not in store.done:
                 store.write(count - 1, samples, **labels)
-    return count
+    except FileNotFoundError:
+        return False
+    return count > 0
 
 
 if __name__ == "__main__":

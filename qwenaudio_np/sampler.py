@@ -26,8 +26,6 @@ class Sampling:
 
     def __post_init__(self) -> None:
         _require(_is_number(self.temperature) and self.temperature >= 0, "--temperature", self.temperature, "0 (greedy) or more")
-        if self.temperature != float(self.temperature):  # a fraction that no float holds, which may be next to nothing
-            object.__setattr__(self, "temperature", float(self.temperature))
         _require(is_whole(self.top_k) and self.top_k >= 0, "--top-k", self.top_k, "a whole number, 0 (off) or more")
         _require(_is_number(self.top_p) and 0.0 <= self.top_p <= 1.0, "--top-p", self.top_p, "from 0 to 1 (both off)")
         _require(self.seed is None or (is_whole(self.seed) and self.seed >= 0), "--seed", self.seed, "a whole number, 0 or more")
@@ -38,7 +36,7 @@ def make_sampler(sampling: Sampling) -> Sampler:
 
     Between machines np.exp may differ in the last bit, and so, rarely, a draw.
     """
-    if sampling.temperature == 0:
+    if float(sampling.temperature) == 0.0:  # a fraction may be less than any float
         return greedy
     generator = np.random.Generator(np.random.PCG64(sampling.seed))
     return lambda logits: _draw(distribution(logits, sampling), generator.random())

@@ -128,7 +128,7 @@ def open_recording(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Record
             with readable(name, AudioError):
                 head = os.read(descriptor, SNIFFED_BYTES)
                 os.lseek(descriptor, 0, os.SEEK_SET)
-                cut = head.startswith(CAPTURE) and lacks_its_last_page(descriptor)  # libsndfile passes over that
+                cut = _is_cut(descriptor, head)
             # A copy, because libsndfile 1.2 closes the descriptor it was given when it cannot open the sound.
             with _decoding(name, os.dup(descriptor), head, cut) as recording:
                 yield recording
@@ -137,10 +137,15 @@ def open_recording(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Record
     held = _hold(source, name)
     head = held.read(SNIFFED_BYTES)
     held.seek(0)
-    with _decoding(name, held, head, head.startswith(CAPTURE) and lacks_its_last_page(held)) as recording:
+    with _decoding(name, held, head, _is_cut(held, head)) as recording:
         if held.getbuffer().nbytes >= MAX_STREAM_BYTES:
             recording.claimed, recording.partial = None, True  # libsndfile counted only what was kept
         yield recording
+
+
+def _is_cut(handle: int | BytesIO, head: bytes) -> bool:
+    """Whether it is an OGG file without its end, which libsndfile passes over."""
+    return head.startswith(CAPTURE) and lacks_its_last_page(handle)
 
 
 @contextmanager

@@ -133,5 +133,5 @@ def test_recordings_whose_package_is_missing_are_said(tmp_path: Path, monkeypatc
         monkeypatch.setattr(real, name, tmp_path / "nothing")
     real.asterisk_texts.cache_clear()
     monkeypatch.setattr("sys.argv", ["real", "--data", str(tmp_path)])
-    with pytest.raises(SystemExit, match=f"nothing of {', '.join(real.SOURCES)}: install the Debian packages"):
+    with pytest.raises(SystemExit, match=f"nothing, or not all, of {', '.join(real.SOURCES)}: install the Debian packages"):
         real.main()

@@ -33,6 +33,10 @@ def test_other_numbers_of_python_are_numbers() -> None:
     np.testing.assert_array_equal(distribution(LOGITS, halves), distribution(LOGITS, Sampling(0.5, top_p=0.5)))
 
 
+def test_less_than_any_float_is_greedy() -> None:
+    assert make_sampler(Sampling(Fraction(1, 10**400)))(LOGITS) == 0  # type: ignore[arg-type]
+
+
 def test_a_number_that_python_does_not_write_down() -> None:
     with pytest.raises(UsageError, match="--temperature is "):
         Sampling(10**5000)
