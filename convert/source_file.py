@@ -19,7 +19,7 @@ from typing import IO
 import numpy as np
 
 from qwenaudio_np.errors import FormatError, ResourceError, UnsupportedError, shown
-from qwenaudio_np.files import open_regular, refuse_impostor
+from qwenaudio_np.files import open_regular, reason, refuse_impostor
 from qwenaudio_np.safetensors_file import DTYPES, Header, read_open_header
 
 from .progress import Advance
@@ -84,7 +84,7 @@ class SourceFile:
                 done += count
         except OSError as failure:
             # No fault of the file's contents: what was made of it so far stays good.
-            raise ResourceError(f"cannot read {shown(self.path)}: {(failure.strerror or 'unknown error').lower()}") from None
+            raise ResourceError(f"cannot read {shown(self.path)}: {reason(failure)}") from None
 
     def safetensors_header(self) -> Header:
         """The checked header of what is open, whatever its name leads to by now. Raises as read_header does."""

@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--strength", type=float, default=STRENGTH, help="how loudly the branch says it (default: %(default)s)")
     parser.add_argument("out", type=Path, help="folder of the model to write, made if it is missing")
     arguments = parser.parse_args()
-    words.load(arguments.data, arguments.start)  # or stop
+    words.require(arguments.data, arguments.start)
     torch.manual_seed(1)
     torch.set_flush_denormal(True)  # as in train.py
     twin = Twin.from_checkpoint(arguments.start).requires_grad_(False)

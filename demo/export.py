@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder to write, made if it is missing")
     arguments = parser.parse_args()
     twins = arguments.twin or [arguments.data / "twin.pt"]
-    words.load(arguments.data, *filter(Path.is_dir, twins))  # or stop
+    words.require(arguments.data, *filter(Path.is_dir, twins))
     weights = [read(path) for path in twins]
     arguments.out.mkdir(parents=True, exist_ok=True)
     write(arguments.out, mean(weights), arguments.data / words.FILE)

@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=6e-4, help="largest learning rate (default: %(default)s)")
     parser.add_argument("out", type=Path, help="folder of the model to write, made if it is missing")
     arguments = parser.parse_args()
-    words.load(arguments.data, arguments.start)  # or stop
+    words.require(arguments.data, arguments.start)
     torch.manual_seed(1)  # of the layers that are thrown away
     torch.set_flush_denormal(True)  # as in train.py
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -96,7 +96,7 @@ def main() -> None:
     torch.manual_seed(1)
     if device.type == "cuda":
         torch.set_num_threads(1)  # the other cores get steps ready
-    words.load(arguments.data, arguments.start, arguments.like)  # or stop
+    words.require(arguments.data, arguments.start, arguments.like)
     begin, like = (Twin.from_checkpoint(folder) if folder else None for folder in (arguments.start, arguments.like))
     run = Training(begin or new_twin(), device, like)
     run.load(arguments.out)

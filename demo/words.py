@@ -36,8 +36,13 @@ def chat_phrases() -> list[str]:
     return [*frame, *questions, *answers, "The instrument is ; the note is"]
 
 
-def load(data: Path, *models: Path | None) -> Tokenizer:
-    """The tokenizer of the data folder's vocabulary.
+def load(data: Path) -> Tokenizer:
+    """The tokenizer of the data folder's vocabulary. Raises SystemExit where there is none."""
+    return Tokenizer.from_file(require(data))
+
+
+def require(data: Path, *models: Path | None) -> Path:
+    """The data folder's vocabulary file.
 
     Raises SystemExit where there is none, or where an exported model has another: its ids would be other words.
     """
@@ -49,7 +54,7 @@ def load(data: Path, *models: Path | None) -> Tokenizer:
             raise SystemExit(f"no {model / FILE}: {model} is no exported model")
         if (model / FILE).read_bytes() != path.read_bytes():
             raise SystemExit(f"{model / FILE} is not {path}: to go on from {model}, copy its file there")
-    return Tokenizer.from_file(path)
+    return path
 
 
 if __name__ == "__main__":

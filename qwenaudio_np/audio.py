@@ -114,7 +114,7 @@ def clip_from_array(waveform: ArrayLike, sample_rate: int) -> Clip:
         rate = int(sample_rate)
     except (TypeError, ValueError, OverflowError):  # text, NaN, infinity
         rate = -1
-    if rate != sample_rate or abs(rate) >= 1 << 31:
+    if rate != sample_rate:
         raise AudioError(f"sample rate {value_of(sample_rate)}, expected a whole number of Hz")
     columns = array[:, None] if array.ndim == 1 else array  # [samples, channels]
     full_scale = 1.0 if array.dtype.kind == "f" else float(2 ** (8 * array.dtype.itemsize - 1))

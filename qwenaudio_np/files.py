@@ -33,7 +33,7 @@ def open_regular(path: str | Path, error: type[QwenAudioError] = FormatError) ->
     try:
         descriptor = os.open(path, flags)
     except (OSError, ValueError) as failure:  # ValueError: a NUL byte in the name
-        raise error(f"cannot open {shown(path)}: {_reason(failure)}") from None
+        raise error(f"cannot open {shown(path)}: {reason(failure)}") from None
     try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
@@ -53,7 +53,7 @@ def readable(path: str | Path, error: type[QwenAudioError] = FormatError) -> Ite
     try:
         yield
     except OSError as failure:
-        raise error(f"cannot read {shown(path)}: {_reason(failure)}; copy the file to another disk, or fetch it again") from None
+        raise error(f"cannot read {shown(path)}: {reason(failure)}; copy the file to another disk, or fetch it again") from None
 
 
 def refuse_impostor(path: str | Path, head: bytes, error: type[QwenAudioError] = FormatError) -> None:
@@ -82,7 +82,8 @@ def read_text(path: str | Path, limit: int, error: type[QwenAudioError] = Format
         raise error(f"{shown(path)} is not UTF-8 text (byte {failure.start}); fetch the file again") from None
 
 
-def _reason(failure: OSError | ValueError) -> str:
+def reason(failure: OSError | ValueError) -> str:
+    """Why a file cannot be opened or read, in the style of this program's messages."""
     if isinstance(failure, OSError):
         if failure.errno == errno.ENOENT:
             return "no such file; check the path"

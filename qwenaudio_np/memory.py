@@ -47,11 +47,11 @@ def cache_bytes(text: TextConfig, positions: int, itemsize: int) -> int:
     return 2 * text.num_hidden_layers * text.hidden_size * positions * itemsize
 
 
-def _decoder_bytes(text: TextConfig, positions: int, itemsize: int) -> int:
-    """Arrays alive at once inside one block, of so many rows, whichever half needs more; the logits of one row, and widened weight rows."""
-    stream = 3 * positions * text.hidden_size  # x, its norm, the sum
-    attention = 5 * positions * text.hidden_size + 4 * positions * positions  # qkv and rotations; scores of one head
-    feed_forward = 6 * positions * text.ff_size
+def _decoder_bytes(text: TextConfig, rows: int, itemsize: int) -> int:
+    """Arrays alive at once inside one block, whichever half needs more, the logits of one row, and widened weight rows."""
+    stream = 3 * rows * text.hidden_size  # x, its norm, the sum
+    attention = 5 * rows * text.hidden_size + 4 * rows * rows  # qkv and rotations; scores of one head
+    feed_forward = 6 * rows * text.ff_size
     widened = 2 * ROWS * max(text.hidden_size, text.ff_size)
     return itemsize * (stream + max(attention, feed_forward) + widened + 4 * text.vocab_size)
 

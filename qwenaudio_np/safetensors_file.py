@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from qwenaudio_np.errors import FormatError, ResourceError, UnsupportedError, shown
-from qwenaudio_np.files import open_regular, refuse_impostor
+from qwenaudio_np.files import open_regular, reason, refuse_impostor
 from qwenaudio_np.json_fields import parse_json
 
 MAX_HEADER_BYTES = 16_000_000  # 100 bytes to a tensor are usual; the format allows 100 MB, which can unfold into 2.4 GB of empty lists
@@ -146,7 +146,7 @@ def _translated(path: str | Path) -> Iterator[None]:
     except OSError as failure:
         if failure.errno == errno.ENOMEM:
             raise ResourceError(f"not enough address space to map {shown(path)}; raise the limit (ulimit -v)") from None
-        raise FormatError(f"cannot read {shown(path)}: {(failure.strerror or 'unknown error').lower()}") from None
+        raise FormatError(f"cannot read {shown(path)}: {reason(failure)}") from None
     except (ValueError, OverflowError, RecursionError, struct.error) as failure:  # UnicodeDecodeError is a ValueError
         raise FormatError(f"{shown(path)}: {type(failure).__name__} in the header; {_FETCH}") from None
 

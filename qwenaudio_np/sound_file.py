@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from qwenaudio_np.errors import AudioError, shown
+from qwenaudio_np.errors import AudioError, shown, value_of
 from qwenaudio_np.files import chunks, open_regular, readable, refuse_impostor
 from qwenaudio_np.ogg import CAPTURE, lacks_its_last_page
 
@@ -69,7 +69,8 @@ class Recording:
 
     def __init__(self, name: str, rate: int, channels: int, claimed: int | None, read: Callable[[int], NDArray[Any]]) -> None:
         if not MIN_RATE <= rate <= MAX_RATE:
-            raise AudioError(f"{shown(name)} has a sample rate of {rate} Hz, expected {MIN_RATE} to {MAX_RATE}; convert it to 16000 Hz")
+            given, known = value_of(rate), f"{MIN_RATE} to {MAX_RATE}"
+            raise AudioError(f"{shown(name)} has a sample rate of {given} Hz, expected {known}; convert it to 16000 Hz")
         self.name, self.rate, self.claimed = name, rate, claimed
         self.frames, self.ended, self.partial, self.damage = 0, False, False, ""
         self.missing = ""  # what tells, before any of it is read, that the end is not there

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from qwenaudio_np.audio import Clip, load_clip
+from qwenaudio_np.audio import Clip, clip_from_array, load_clip
 from qwenaudio_np.errors import AudioError
 
 SPEECH_LIKE = np.convolve(np.random.default_rng(0).normal(size=64_000), np.ones(8) / 8, "same") * 0.3  # 4 s at 16 kHz
@@ -41,10 +42,27 @@ def steps_of(clip: Clip) -> NDArray[np.int64]:
     return steps.astype(np.int64)
 
 
+def wav_of(samples: NDArray[np.generic], rate: int, subtype: str = "PCM_16") -> io.BytesIO:
+    """A right WAV file in memory."""
+    held = io.BytesIO()
+    soundfile.write(held, samples, rate, format="WAV", subtype=subtype)
+    held.seek(0)
+    return held
+
+
 def refusal(source: Path | io.BytesIO) -> str:
     """The message of the AudioError that the source raises: one line of ASCII."""
+    return _refusal(lambda: load_clip(source))
+
+
+def array_refusal(samples: object, rate: float = 16_000) -> str:
+    """The same for an array."""
+    return _refusal(lambda: clip_from_array(samples, rate))  # type: ignore[arg-type]
+
+
+def _refusal(load: Callable[[], Clip]) -> str:
     with pytest.raises(AudioError) as failure:
-        load_clip(source)
+        load()
     message = str(failure.value)
     assert message.isascii()
     assert message.isprintable()

@@ -121,9 +121,9 @@ def test_a_model_with_another_vocabulary_is_not_gone_on_from(tmp_path: Path) -> 
         folder.mkdir()
         (folder / words.FILE).write_bytes(bytes_)
     with pytest.raises(SystemExit, match=r"to go on from .*model, copy its file there"):
-        words.load(data, None, model)
+        words.require(data, None, model)
     with pytest.raises(SystemExit, match=r"typo is no exported model"):
-        words.load(data, tmp_path / "typo")
+        words.require(data, tmp_path / "typo")
     with pytest.raises(SystemExit, match=r"run python -m demo.words first"):
         words.load(tmp_path)
 
