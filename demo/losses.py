@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from demo import sizes
 from demo.batches import Batch, Rows
 from demo.examples import GRID
-from demo.exchange import exchanged
 from demo.kinds import kind_loss
 from demo.likeness import likeness_losses
 from demo.notes import note_loss
@@ -41,7 +40,6 @@ class Trained(Protocol):
     like: Twin | None  # whose answers to speech it keeps to
     blank: nn.Linear  # CTC's score for "no token ends here"
     imagination: Imagination
-    channel: Tensor | None  # the direction of vectors that stays where others are exchanged (exchange.py)
 
 
 class Mels(NamedTuple):
@@ -56,7 +54,6 @@ def losses(run: Trained, batch: Batch, mels: Mels, reading: Reading | None, half
     mel = other_throats(mels.heard, batch.told)
     with torch.autocast(mel.device.type, torch.bfloat16, enabled=half):
         vectors = run.twin.audio(mel, batch.positions)
-        vectors = vectors if run.channel is None else exchanged(vectors.float(), batch, run.channel)
         hidden, listening = run.twin(batch.rows.ids, batch.rows.spans, vectors, batch.positions // 2)
     vectors, hidden, listening = vectors.float(), hidden.float(), listening.float()
     scores = ctc_scores(run.twin, run.blank, vectors[batch.told])

@@ -24,7 +24,6 @@ from demo.augment import augment, covered
 from demo.backgrounds import add_backgrounds, places
 from demo.batches import Batch, Feeder, frames_of, shape_of
 from demo.curriculum import Curriculum
-from demo.exchange import channel_of
 from demo.front_end import log_mel
 from demo.losses import Mels, losses
 from demo.muon import Muon
@@ -45,9 +44,8 @@ AHEAD = 4  # batches that each process has ready
 class Training(Run):
     """The twin, CTC's score for "no token ends here" (hidden -> 1), what imagines clips, and their optimisers."""
 
-    def __init__(self, twin: Twin, device: torch.device, like: Twin | None = None, channel: Tensor | None = None) -> None:
+    def __init__(self, twin: Twin, device: torch.device, like: Twin | None = None) -> None:
         self.device = device
-        self.channel = channel.to(device) if channel is not None else None
         self.like = like.to(device).requires_grad_(False) if like else None
         self.twin, self.blank = twin.to(device), nn.Linear(sizes.HIDDEN, 1, device=device)
         self.imagination = Imagination().to(device)
@@ -89,8 +87,6 @@ def main() -> None:
         parser.error("--hold needs --like: the model whose answers are held")
     if arguments.free and not dict(arguments.shares).get("free"):
         parser.error("--free needs --shares free=NUMBER: nothing of these sources would be heard")
-    if arguments.exchange and not arguments.start:
-        parser.error("--exchange needs --start: a model that demo.channel wrote")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arguments.out = arguments.out or arguments.data / "twin.pt"
     arguments.curriculum = curriculum.from_arguments(arguments, alone=arguments.like is None)
@@ -102,7 +98,7 @@ def main() -> None:
         torch.set_num_threads(1)  # the other cores get steps ready
     words.require(arguments.data, arguments.start, arguments.like)
     begin, like = (Twin.from_checkpoint(folder) if folder else None for folder in (arguments.start, arguments.like))
-    run = Training(begin or new_twin(), device, like, channel_of(begin) if begin and arguments.exchange else None)
+    run = Training(begin or new_twin(), device, like)
     run.load(arguments.out)
     if arguments.start and not run.step:
         nn.init.constant_(run.blank.bias, LIKELY_BLANK)
