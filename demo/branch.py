@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from demo import export, sensitivity, sizes, sounds, words
+from demo import export, sensitivity, sizes, sounds, surgery, words
 from demo.batches import Batch, Feeder, frames_of, shape_of
 from demo.curriculum import Curriculum
 from demo.front_end import log_mel
@@ -199,10 +199,7 @@ def insert(twin: Twin, branch: nn.Sequential, heard: Heard, use: Use, strength: 
 
 def least_used(carried: Tensor) -> Tensor:
     """The unit vector [state], orthogonal to the constant one that layer norms take away, along which least is carried."""
-    constant = torch.full((len(carried), 1), len(carried) ** -0.5)
-    centred = torch.eye(len(carried)) - constant @ constant.T
-    _, vectors = torch.linalg.eigh(centred @ carried @ centred + 2 * carried.trace() * constant @ constant.T)
-    return vectors[:, 0]
+    return surgery.least_used(carried, 1)[0]
 
 
 if __name__ == "__main__":
