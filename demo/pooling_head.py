@@ -46,15 +46,19 @@ class Use:
 
     made: list[Tensor] = field(default_factory=list)  # [frames, state], what the heads of BLOCK make
     left: Tensor = field(default_factory=square)  # second moment of what the convolutions leave
-    read: Tensor = field(default_factory=square)  # of what is read from the second block on, normalised
+    early: Tensor = field(default_factory=square)  # of what is read from the second block to GATE, normalised
+    late: Tensor = field(default_factory=square)  # the same behind it
     neurons: Tensor = field(default_factory=lambda: torch.zeros(4 * sizes.STATE))  # each one's mean size in what GATE's layer writes
     deviations: dict[str, list[Tensor]] = field(default_factory=lambda: {"block": [], "gate": [], "last": []})  # of the stream
     asked: list[Tensor] = field(default_factory=list)  # gradients, see sensitivity.py
     others: list[Tensor] = field(default_factory=list)
 
     def directions(self) -> Tensor:
-        """Three that are little used [3, state]."""
-        return surgery.least_used(self.read / self.read.trace() + CONVOLUTIONS * self.left / self.left.trace(), 3)
+        """Three that are little used [3, state]: two of them up to GATE, the third behind it too."""
+        early = self.early / self.early.trace() + CONVOLUTIONS * self.left / self.left.trace()
+        first = surgery.least_used(early, 2)
+        third = surgery.least_used(early + self.late / self.late.trace() + first.T @ first, 1)
+        return torch.cat([first, third])
 
     def deviation(self, where: str) -> Tensor:
         """The mean one."""
@@ -85,8 +89,10 @@ def look(twin: Twin, batches: Iterable[Batch], samples: Tensor) -> Use:
         with watched([out, written, *norms]) as taken:
             last = behind_the_pool(twin, mel, batch.positions)
         heard = last[own_places(batch.positions // 2, last.shape[1])]
-        for x in (*(taken[norm][inside] for norm in norms), heard):
-            use.read += moment(x / x.std(-1, correction=0, keepdim=True))
+        read = [taken[norm][inside] for norm in norms]
+        for total, streams_ in ((use.early, read[: 2 * GATE]), (use.late, [*read[2 * GATE :], heard])):
+            for x in streams_:
+                total += moment(x / x.std(-1, correction=0, keepdim=True))
         use.made.append(taken[out][inside])
         use.neurons += taken[written][inside].abs().sum(0) * written.weight.norm(dim=0)
         streams = {"block": taken[ear.blocks[BLOCK].mlp_ln][inside], "gate": taken[ear.blocks[GATE].mlp_ln][inside], "last": heard}
@@ -133,23 +139,24 @@ def insert(twin: Twin, parted: Score, either: Score, use: Use, strength: float) 
     says = strength / LOUD * sensitivity.direction(torch.cat(use.asked), torch.cat(use.others))
     ear.proj.weight += torch.outer(says, reads)
     ear.proj.bias -= says * (reads @ ear.ln_post.bias)
-    shares = ", ".join(f"{(d @ use.read @ d / use.read.trace()).item():.3%}" for d in directions)
+    parts = zip(directions, (use.early, use.early, use.late), strict=True)
+    shares = ", ".join(f"{(direction @ read @ direction / read.trace()).item():.3%}" for direction, read in parts)
     print(f"taken: a head of which the others write {told:.1%}, directions with {shares} of what is read", flush=True)
 
 
 def clear(twin: Twin, directions: Tensor) -> None:
     """Nothing else is written along the directions where they are used, and nothing is read there but what is meant to be."""
-    ear, last = twin.audio, directions[2:]
+    ear, first, last = twin.audio, directions[:2], directions[2:]
     for number, block in enumerate(ear.blocks):
-        surgery.close_writers(directions, (block.attn.out, block.mlp[2]))
         attention, feed_forward = surgery.readers(block)
-        if number >= BLOCK:
-            surgery.close_readers(directions[:2], (feed_forward,))
-        if number > BLOCK:
-            surgery.close_readers(directions[:2], (attention,))
+        surgery.close_writers(last, (block.attn.out, block.mlp[2]))
         if number > GATE:
             surgery.close_readers(last, (attention, feed_forward))
-    surgery.close_readers(directions, ((ear.ln_post, (ear.proj,)),))
+        else:  # behind GATE what the head wrote is next to nothing beside the stream
+            surgery.close_writers(first, (block.attn.out, block.mlp[2]) if number < GATE else (block.attn.out,))
+        if BLOCK <= number <= GATE:
+            surgery.close_readers(first, (feed_forward,) if number == BLOCK else (attention, feed_forward))
+    surgery.close_readers(last, ((ear.ln_post, (ear.proj,)),))
 
 
 def pool(twin: Twin, parted: Score, either: Score, use: Use, directions: Tensor) -> None:

@@ -42,7 +42,7 @@ def test_the_regression_finds_what_parts_the_two(capsys: pytest.CaptureFixture[s
 def use() -> Use:
     """As if something had been looked at."""
     found = Use(made=[torch.randn(500, sizes.STATE)], neurons=torch.arange(4.0 * sizes.STATE))
-    for moments in (found.left, found.read):
+    for moments in (found.left, found.early, found.late):
         drawn = torch.randn(sizes.STATE, 999)
         moments += drawn @ drawn.T
     found.deviations = {"block": [torch.tensor([0.5, 0.7])], "gate": [torch.tensor([1.5])], "last": [torch.tensor([7.0])]}
@@ -87,7 +87,7 @@ def test_what_the_head_says_reaches_the_vectors_as_it_was_said() -> None:
     says = 1.5 / LOUD * sensitivity.direction(looked.asked[0], looked.others[0])
     arrived = (last @ three) / last.std(-1, correction=0)
     without = twin.audio.proj(twin.audio.ln_post(last)) - arrived[..., None] * says
-    surgery.close_readers(looked.directions(), ((twin.audio.ln_post, (twin.audio.proj,)),))
+    surgery.close_readers(looked.directions()[2:], ((twin.audio.ln_post, (twin.audio.proj,)),))
     assert torch.allclose(twin.audio.proj(twin.audio.ln_post(last)), without, rtol=1e-3, atol=1e-3)
 
 
