@@ -180,9 +180,7 @@ def insert(twin: Twin, branch: nn.Sequential, heard: Heard, use: Use, strength: 
     rarely = torch.argsort(use.neurons)[:NEURONS]
     direction = least_used(use.carried)
     for number, block in enumerate(blocks[BLOCK:]):
-        for layer in (block.mlp[2], *((block.attn.out,) if number else ())):
-            layer.weight -= torch.outer(direction, direction @ layer.weight)
-            layer.bias -= direction * (direction @ layer.bias)
+        surgery.close_writers(direction[None], (block.mlp[2], *((block.attn.out,) if number else ())))
     deviation = torch.cat(use.deviation).mean()
     scenes = torch.repeat_interleave(heard.told >= 0, heard.counts)
     loud = LOUD * deviation / branch(heard.states[scenes][:200_000].float()).square().mean().sqrt()

@@ -21,7 +21,7 @@ PAIRS = 8  # of neurons
 LOOKED_AT = 40  # batches by which what the model uses is judged, and by which what arrives is set right
 CONVOLUTIONS = 100.0  # how much what the convolutions leave along a direction counts beside what later blocks read there: it stays
 PARTS, OPEN = (0.25, 0.15), 3.0  # deviations of the stream that one unit of each log odds is; how much the second counts in the gate
-LOUD = 0.3  # deviations of the last block's stream that one unit is: at less, 4 bits harm the projection
+LOUD = 0.3  # deviations of the last block's stream that one unit is
 SPREAD = 0.3  # see surgery.copies
 STRENGTH = 1.75  # how much the log odds count in the answers' difference, which is log odds too
 NEAR = 2.0  # log odds of the clips by which what arrives is set right
@@ -82,12 +82,12 @@ def look(twin: Twin, batches: Iterable[Batch], samples: Tensor) -> Use:
     """What the model uses of heads, neurons and directions, and what moves its answers."""
     use, ear = Use(), twin.audio
     out, written = ear.blocks[BLOCK].attn.out, ear.blocks[GATE].mlp[2]
-    norms = [norm for block in ear.blocks[1:] for norm in (block.attn_ln, block.mlp_ln)]
+    first, norms = ear.blocks[0].attn_ln, [norm for block in ear.blocks[1:] for norm in (block.attn_ln, block.mlp_ln)]
     for batch, mel in clips(batches, samples):
         inside = own_places(batch.positions, mel.shape[2] // 2)
-        use.left += moment(ear.states(mel, batch.positions, 0)[inside])
-        with watched([out, written, *norms]) as taken:
+        with watched([out, written, first, *norms]) as taken:
             last = behind_the_pool(twin, mel, batch.positions)
+        use.left += moment(taken[first][inside])
         heard = last[own_places(batch.positions // 2, last.shape[1])]
         read = [taken[norm][inside] for norm in norms]
         for total, streams_ in ((use.early, read[: 2 * GATE]), (use.late, [*read[2 * GATE :], heard])):
@@ -187,16 +187,16 @@ def gate(twin: Twin, use: Use, directions: Tensor) -> None:
 @torch.no_grad()
 def set_right(twin: Twin, parted: Score, use: Use, batches: Iterable[Batch], samples: Tensor) -> None:
     """What the convolutions left along the directions moves what arrives of scenes that are hard to tell: so much is taken off."""
-    ear, direction = twin.audio, use.directions()[2]
+    ear, (one, _, three) = twin.audio, use.directions()
     wanted, arrived = [], []
     for batch, mel in clips(batches, samples):
         last = behind_the_pool(twin, mel, batch.positions)
         inside = own_places(batch.positions // 2, last.shape[1])
-        says = (last @ direction) / last.std(-1, correction=0) / LOUD
+        says = (last @ three) / last.std(-1, correction=0) / LOUD
         arrived.append((says * inside).sum(1) / inside.sum(1))
         wanted.append(given(twin, mel, batch.positions) @ parted.weight + parted.constant)
     said, meant = torch.cat(arrived), torch.cat(wanted)
     near = meant.abs() < NEAR
     off = (said - meant)[near].mean() if near.any() else torch.zeros(())
-    ear.blocks[BLOCK].attn.out.bias -= off * PARTS[0] * use.deviation("block") * use.directions()[0]
+    ear.blocks[BLOCK].attn.out.bias -= off * PARTS[0] * use.deviation("block") * one
     print(f"of {len(said)} scenes {((said > 0) == (meant > 0)).float().mean():.1%} arrive as they were told, {off:+.2f} off", flush=True)

@@ -1,6 +1,7 @@
 """Cuts in trained layers: a direction of the residual stream is freed, a head's work is left to the others, a weight is shared out.
 
-Used by whole_clip.py, which adds to a model what nobody trained. Each of them leaves what the model computes as it is, or nearly so.
+Used by branch.py and whole_clip.py, which add to a model what the rest of it does not learn. Each of them leaves what the model computes
+as it is, or nearly so.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def leave_to_others(attention: Attention, head: int, made: Tensor) -> float:
     write now.
     """
     out, width = attention.out, made.shape[1] // attention.heads
-    own = torch.arange(head * width, (head + 1) * width)
-    others = torch.tensor([k for k in range(made.shape[1]) if k not in set(own.tolist())])
+    every = torch.arange(made.shape[1])
+    own, others = every[every // width == head], every[every // width != head]
     mean = made.mean(0)
     given, wanted = (made - mean)[:, others], (made - mean)[:, own]
     square = given.T @ given
