@@ -130,3 +130,7 @@ def regression(name: str, means: Tensor, yes: Tensor, counts: Tensor, decay: flo
         right = ((normal @ weight + bias > 0) == (yes > 0)).float().mean()
         print(f"{name}: of {len(yes)} clips {right:.1%} right", flush=True)
         return Score(weight / deviation, bias - (weight / deviation) @ centre)
+
+
+if __name__ == "__main__":
+    main()

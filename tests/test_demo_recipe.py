@@ -135,3 +135,8 @@ def test_recordings_whose_package_is_missing_are_said(tmp_path: Path, monkeypatc
     monkeypatch.setattr("sys.argv", ["real", "--data", str(tmp_path)])
     with pytest.raises(SystemExit, match=f"nothing, or not all, of {', '.join(real.SOURCES)}: install the Debian packages"):
         real.main()
+
+
+@pytest.mark.parametrize("path", [path for path in sorted(Path(real.__file__).parent.glob("*.py")) if "\ndef main(" in path.read_text()])
+def test_every_command_of_the_recipe_runs_when_it_is_called(path: Path) -> None:
+    assert path.read_text().endswith('\n\nif __name__ == "__main__":\n    main()\n')
