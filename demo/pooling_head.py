@@ -20,7 +20,8 @@ BLOCK, HEAD, GATE = 2, 1, 4  # the third block's second head; the fifth block's 
 PAIRS = 8  # of neurons
 LOOKED_AT = 40  # batches by which what the model uses is judged, and by which what arrives is set right
 CONVOLUTIONS = 100.0  # how much what the convolutions leave along a direction counts beside what later blocks read there: it stays
-PARTS, OPEN = (0.25, 0.15), 3.0  # deviations of the stream that one unit of each log odds is; how much the second counts in the gate
+PARTS = (0.25, 0.15)  # deviations of the stream that one unit of each log odds is
+OPEN, SHUT = 6.0, 1.5  # how much the second counts in the gate, and what is taken off it: a loud first one must not open the gate itself
 LOUD = 0.3  # deviations of the last block's stream that one unit is
 SPREAD = 0.3  # see surgery.copies
 STRENGTH = 1.75  # how much the log odds count in the answers' difference, which is log odds too
@@ -173,14 +174,14 @@ def pool(twin: Twin, parted: Score, either: Score, use: Use, directions: Tensor)
 
 
 def gate(twin: Twin, use: Use, directions: Tensor) -> None:
-    """The neurons: GELU(OPEN b + a) - GELU(OPEN b - a), a and b as the head wrote them, is 2a or 0."""
+    """The neurons: GELU(OPEN (b - SHUT) + a) - GELU(OPEN (b - SHUT) - a), a and b as the head wrote them, is 2a or 0."""
     block, ratio = twin.audio.blocks[GATE], use.deviation("block") / use.deviation("gate")
     parted, either = (direction / (part * ratio) for direction, part in zip(directions, PARTS, strict=False))
     writes = LOUD * use.deviation("last") / (2 * PAIRS) * directions[2]
     for one, other in torch.argsort(use.neurons)[: 2 * PAIRS].view(PAIRS, 2):
         for neuron, sign in ((one, 1.0), (other, -1.0)):
             reads = (sign * parted + OPEN * either) / block.mlp_ln.weight
-            block.mlp[0].weight[neuron], block.mlp[0].bias[neuron] = reads, -(reads @ block.mlp_ln.bias)
+            block.mlp[0].weight[neuron], block.mlp[0].bias[neuron] = reads, -(reads @ block.mlp_ln.bias) - OPEN * SHUT
             block.mlp[2].weight[:, neuron] = sign * writes
 
 

@@ -8,7 +8,7 @@ as weights that nobody trains (pooling_head.py):
   Half of its numbers are the log odds a that a clip is noise rather than music, half the log odds b that it is either, and not speech, a
   note or silence;
 - what the head writes, at every place of the clip, travels along two directions of the residual stream that are little used;
-- a few neurons of the fifth block multiply: GELU(3b + a) - GELU(3b - a) is 2a where b is well above 0, and 0 where it is well below. Of
+- a few neurons of the fifth block multiply: GELU(6b + a) - GELU(6b - a) is 2a where b is well above 0, and 0 where it is well below. Of
   speech and notes nothing is said;
 - that travels along a third direction, and the projection adds it to the audio vectors in the direction that parts the two answers and
   moves those about speech and notes little (sensitivity.py).
@@ -45,7 +45,7 @@ SHARES = {"noise": 0.16, "music": 0.16, "read": 0.13, "words": 0.2, "heard": 0.0
 BUDGET = 3000  # vectors and tokens of a batch
 LISTENED = 120  # batches by which scenes are told from the rest
 PARTED, EITHER = 1e-2, 1e-3  # weight decay of the two regressions, on inputs of deviation 1
-NOTES = 2.0  # how much more a note counts than speech: all of it counts as much as all noise and music
+NOTES = 20.0  # how much more a note counts than speech: all of it counts as much as all noise and music
 
 
 def main() -> None:
