@@ -39,6 +39,7 @@ class Curriculum:
     held: tuple[str, ...] = ("heard",)  # kinds of speech whose words are not taught: a model is only held to what it answers (likeness.py)
     free: tuple[str, ...] = ()  # how the names of sources of speech begin that are taught whatever their kind, and held to nothing
     still: int = 0  # blocks of the encoder, from the first on, that do not learn, nor do the convolutions then
+    decoder_still: bool = False  # whether only the encoder learns: to say more clearly what the decoder can read already
 
     @property
     def imagines(self) -> bool:
@@ -70,7 +71,8 @@ class Curriculum:
         """Mark the parameters that learn in this step: none while a run settles, else all but those that stay still."""
         still = first_parts(self.still) if self.still else ()
         for name, parameter in twin.named_parameters():
-            parameter.requires_grad_(not settling and not name.startswith(still))
+            stays = name.startswith(still) or (self.decoder_still and not name.startswith("audio."))
+            parameter.requires_grad_(not settling and not stays)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--free", nargs="+", default=[], metavar="NAME", help=meaning)
     meaning = "the convolutions and so many blocks of the encoder stay still (default: all learn)"
     parser.add_argument("--still", type=whole_number(0), default=0, metavar="BLOCKS", help=meaning)
+    parser.add_argument("--decoder-still", action="store_true", help="only the encoder learns")
 
 
 def number_of(known: Iterable[str]) -> Callable[[str], tuple[str, float]]:
@@ -109,4 +112,4 @@ def from_arguments(arguments: argparse.Namespace, alone: bool = False) -> Curric
     """The curriculum of a command line that add_arguments made; `alone`, without a model to be held to, untold speech is not heard."""
     held = tuple(kind for kind in SPEECH if kind in ("heard", *arguments.hold))
     shares = SHARES | ({"heard": 0.0} if alone else {}) | dict(arguments.shares)
-    return Curriculum(shares, WEIGHTS | dict(arguments.weights), held, tuple(arguments.free), arguments.still)
+    return Curriculum(shares, WEIGHTS | dict(arguments.weights), held, tuple(arguments.free), arguments.still, arguments.decoder_still)

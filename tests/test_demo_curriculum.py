@@ -65,6 +65,9 @@ def test_what_stays_still_does_not_learn_and_nothing_does_while_a_run_settles() 
     still = everything - learning(Curriculum(still=2), settling=False)
     assert {name.split(".")[1] for name in still} == {"conv1", "conv2", "blocks"}
     assert {name.split(".")[2] for name in still if "blocks" in name} == {"0", "1"}
+    assert learning(Curriculum(decoder_still=True), settling=False) == {name for name in everything if name.startswith("audio.")}
+    both = learning(Curriculum(still=2, decoder_still=True), settling=False)
+    assert both == {name for name in everything - still if name.startswith("audio.")}
 
 
 def test_the_command_line_changes_what_it_names_and_nothing_else() -> None:
@@ -73,11 +76,12 @@ def test_the_command_line_changes_what_it_names_and_nothing_else() -> None:
     assert curriculum.from_arguments(parser.parse_args([])) == Curriculum()
     alone = curriculum.from_arguments(parser.parse_args(["--shares", "note=0.3"]), alone=True)
     assert alone.shares == SHARES | {"note": 0.3, "heard": 0.0}
-    options = "--shares noise=0.2 music=.15 --weights vectors=40 --hold read --free new --still 2"
+    options = "--shares noise=0.2 music=.15 --weights vectors=40 --hold read --free new --still 2 --decoder-still"
     given = parser.parse_args(options.split())
     course = curriculum.from_arguments(given)
     assert course.shares == SHARES | {"noise": 0.2, "music": 0.15} and course.weights == WEIGHTS | {"vectors": 40.0}
-    assert course.held == ("read", "heard") and course.free == ("new",) and course.still == 2
+    assert course.held == ("read", "heard") and course.free == ("new",)
+    assert course.still == 2 and course.decoder_still
     assert Curriculum().imagines and not course.imagines
 
 
