@@ -61,7 +61,7 @@ def _obey(words: list[str]) -> int:
     limit_blas(getattr(arguments, "threads", None))
     with console.leaving_at_once():  # an import that is interrupted half way can end in any exception
         from qwenaudio_np import commands
-    with console.warnings_as_lines():
+    with console.warnings_as_lines(), console.lost_interrupts_come_again():
         return commands.VERBS[arguments.verb](arguments)
 
 

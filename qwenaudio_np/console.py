@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import codecs
 import os
 import signal
 import sys
+import threading
 import unicodedata
 import warnings
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from types import FrameType
 from qwenaudio_np.errors import QwenAudioError
 
 INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT, as shells count
+AGAIN = 0.05  # seconds until a Ctrl-C that was lost comes again
 
 
 def prepare_streams() -> None:
@@ -204,6 +207,28 @@ def leaving_at_once() -> Iterator[None]:
     finally:
         if before is not None:
             signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def lost_interrupts_come_again() -> Iterator[None]:
+    """Ctrl-C that is lost in this block is pressed again a little later.
+
+    Python can only print and forget an exception where C code called it: the compiler of the kernels does that for each kernel.
+    """
+    before = sys.unraisablehook
+
+    def hook(lost: sys.UnraisableHookArgs) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            return before(lost)
+        timer = threading.Timer(AGAIN, _thread.interrupt_main)
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

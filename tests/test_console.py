@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import io
 import json
@@ -9,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -213,6 +215,27 @@ def test_leaving_at_once_respects_a_signal_that_is_ignored(monkeypatch: pytest.M
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_that_c_code_swallows_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    @ctypes.CFUNCTYPE(None)
+    def callback() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    hook = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt), console.lost_interrupts_come_again():
+        callback()
+        for _ in range(600):
+            time.sleep(0.1)  # one long sleep would not be interrupted: no real signal comes
+    assert capsys.readouterr().err == "" and sys.unraisablehook is hook
+
+
+def test_what_else_is_swallowed_is_told_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: lost.append(told.exc_type))
+    with console.lost_interrupts_come_again():
+        ctypes.CFUNCTYPE(None)(lambda: {}[0])()
+    assert lost == [KeyError]
 
 
 def test_a_progress_bar_writes_where_that_is_possible(monkeypatch: pytest.MonkeyPatch, dropped: list[int]) -> None:
