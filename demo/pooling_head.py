@@ -24,7 +24,7 @@ PARTS = (0.25, 0.15)  # deviations of the stream that one unit of each log odds 
 OPEN, SHUT = 6.0, 1.5  # how much the second counts in the gate, and what is taken off it: a loud first one must not open the gate itself
 LOUD = 0.3  # deviations of the last block's stream that one unit is
 SPREAD = 0.3  # see surgery.copies
-STRENGTH = 1.75  # how much the log odds count in the answers' difference, which is log odds too
+STRENGTH = 1.25  # how much the log odds count in the answers' difference, log odds too; louder, some noises get nonsense for an answer
 NEAR = 2.0  # log odds of the clips by which what arrives is set right
 
 
