@@ -211,24 +211,27 @@ def leaving_at_once() -> Iterator[None]:
 
 @contextmanager
 def lost_interrupts_come_again() -> Iterator[None]:
-    """Ctrl-C that is lost in this block is pressed again a little later.
+    """Ctrl-C that is lost in this block is pressed again a little later, unless the block has ended by then.
 
     Python can only print and forget an exception where C code called it: the compiler of the kernels does that for each kernel.
     """
     before = sys.unraisablehook
+    timers: list[threading.Timer] = []
 
     def hook(lost: sys.UnraisableHookArgs) -> None:
         if not issubclass(lost.exc_type, KeyboardInterrupt):
             return before(lost)
-        timer = threading.Timer(AGAIN, _thread.interrupt_main)
-        timer.daemon = True
-        timer.start()
+        timers.append(threading.Timer(AGAIN, _thread.interrupt_main))
+        timers[-1].daemon = True
+        timers[-1].start()
 
     sys.unraisablehook = hook
     try:
         yield
     finally:
         sys.unraisablehook = before
+        for timer in timers:
+            timer.cancel()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
